@@ -40,7 +40,8 @@ class TransformersSequence:
 
     @torch.inference_mode()
     def step(self, ids: list[int]) -> int:
-        out = self.model(torch.tensor([ids]), past_key_values=self.past, use_cache=True, logits_to_keep=1)
+        # the cache by its place: its name changes between versions
+        out = self.model(torch.tensor([ids]), None, None, self.past, use_cache=True, logits_to_keep=1)
         self.past = out.past_key_values
         return int(out.logits[0, -1].argmax())
 

@@ -17,6 +17,12 @@ from neuron.model.rope import rotate
 
 CosSin = tuple[Tensor, Tensor]
 
+BLOCKED_KEYS = 512
+BLOCK_ROWS = 64
+"""On a CPU torch's kernel computes all pairs of so few keys, masked or not. In blocks of so many queries a prompt's
+attention takes three quarters of the time (3.3 against 2.4 ms at 512 tokens); beyond, it skips them itself.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -103,16 +109,31 @@ class SelfAttention:
             grouped = q.view(1, self.n_kv_heads, -1, self.head_dim)
             out = F.scaled_dot_product_attention(grouped, keys[None], values[None])
             return out.reshape(1, -1)
+        if q.device.type == "cpu" and n_keys <= BLOCKED_KEYS:
+            blocks = [self._block(q, keys, values, masks, at) for at in range(0, n, BLOCK_ROWS)]
+            out = torch.cat(blocks, dim=1)  # [H, n, D]
+        else:
+            out = self._rows(q, keys, values, masks)
+        return out.transpose(0, 1).reshape(n, -1)
+
+    def _block(self, q: Tensor, keys: Tensor, values: Tensor, masks: Masks, at: int) -> Tensor:
+        """`BLOCK_ROWS` queries from ``at`` on, without the keys that none of them may see."""
+        rows = q[at : at + BLOCK_ROWS]
+        seen = keys.shape[1] - len(q) + at + len(rows)
+        return self._rows(rows, keys[:, :seen], values[:, :seen], masks)
+
+    def _rows(self, q: Tensor, keys: Tensor, values: Tensor, masks: Masks) -> Tensor:
+        """q [n, H, D], the last of the keys its own, on keys, values [K, S, D] → [H, n, D]."""
+        n, n_keys = len(q), keys.shape[1]
         causal = n == n_keys and (self.window is None or n <= self.window)
-        out = F.scaled_dot_product_attention(
+        return F.scaled_dot_product_attention(
             q.transpose(0, 1)[None],
             keys[None],
             values[None],
             attn_mask=None if causal else masks.get(n, n_keys, self.window),
             is_causal=causal,
             enable_gqa=True,
-        )  # [1, H, n, D]
-        return out[0].transpose(0, 1).reshape(n, -1)
+        )[0]
 
     def named_views(self) -> Iterator[tuple[str, Tensor]]:
         """Checkpoint names with the memory that each tensor belongs in."""
