@@ -55,6 +55,8 @@ OWNERS = {
     "jinja2": {"text"},
     "litestar": {"daemon"},
     "llguidance": {"text"},
+    "prometheus_client": {"daemon"},
+    "prompt_toolkit": {"cli"},
     "pynvml": {"nvml"},
     "rich": {"cli"},
     "safetensors": {"model"},
@@ -276,6 +278,7 @@ def test_the_time_of_day_is_read_only_where_it_is_written_down() -> None:
 
 
 HEAVY = {"torch", "litestar", "uvicorn", "httpx", "huggingface_hub", "tokenizers", "jinja2", "rich", "pynvml"}
+HEAVY |= {"prompt_toolkit", "prometheus_client"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +15,12 @@ from neuron.cli.exits import MEANINGS
 
 COMMANDS = (serve, load, unload, models, pull, chat, health, discovery, version)
 """Modules with a function ``run`` and ``EXAMPLES``; the command is named like its module."""
+
+GROUPS: dict[str, tuple[str, tuple[ModuleType, ...]]] = {}
+"""Commands of two words: the first → its help and a module for each second; ``config_show`` is ``config show``."""
+
+ALIASES: dict[str, str] = {}
+"""Other names that are not listed: ``ps`` → ``models``."""
 
 EXAMPLES = (
     'neuron chat smollm2 "What is the capital of France?"',
@@ -35,10 +43,31 @@ def _app() -> typer.Typer:
         rich_markup_mode=None,  # plain help: no escapes, and no import of rich to show it
         pretty_exceptions_enable=False,
     )
-    for module in COMMANDS:
-        name = module.__name__.rpartition(".")[2]
-        app.command(name, epilog=examples(*module.EXAMPLES))(module.run)
+    groups = {
+        name: typer.Typer(name=name, help=text, rich_markup_mode=None, no_args_is_help=True)
+        for name, (text, _) in GROUPS.items()
+    }
+    for words, module in commands():
+        parent = groups[words[0]] if len(words) > 1 else app
+        parent.command(words[-1], epilog=examples(*module.EXAMPLES))(module.run)
+        for alias in (alias for alias, name in ALIASES.items() if (name,) == words):
+            app.command(alias, epilog=examples(*module.EXAMPLES), hidden=True)(module.run)
+    for group in groups.values():
+        app.add_typer(group)
     return app
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], ModuleType]]:
+    """Every command by its words, with the module that runs it."""
+    for module in COMMANDS:
+        yield (_last_name(module),), module
+    for group, (_, modules) in GROUPS.items():
+        for module in modules:
+            yield (group, _last_name(module).removeprefix(f"{group}_")), module
+
+
+def _last_name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
 
 
 def _exit_codes() -> str:

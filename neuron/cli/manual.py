@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from neuron.cli.app import COMMANDS, EXAMPLES, program
+from neuron.cli.app import EXAMPLES, commands, program
 from neuron.cli.exits import MEANINGS
 
 ENVIRONMENT = {
@@ -30,11 +30,14 @@ def pages() -> Iterator[tuple[str, str]]:
     group = program()
     top = Context(group, info_name="neuron", help_option_names=["-h", "--help"])
     yield "neuron.1", _page("neuron", group, top, EXAMPLES, list(_program_sections(group)))
-    for name, module in zip(group.commands, COMMANDS, strict=True):
-        command = group.commands[name]
-        context = Context(command, info_name=name, parent=top)
+    for words, module in commands():
+        command, context = group, top
+        for word in words:
+            command = command.commands[word]
+            context = Context(command, info_name=word, parent=context)
+        name = "-".join(("neuron", *words))
         see_also = _section("SEE ALSO", [r"\fBneuron\fR(1)"])
-        yield f"neuron-{name}.1", _page(f"neuron-{name}", command, context, module.EXAMPLES, [see_also])
+        yield f"{name}.1", _page(name, command, context, module.EXAMPLES, [see_also])
 
 
 def escape(text: str) -> str:
@@ -83,15 +86,21 @@ def _parameters(command: Any, context: Any) -> Iterator[str]:
 
 
 def _program_sections(group: Any) -> Iterator[str]:
-    commands = (
-        (f"neuron {name}", command.get_short_help_str(200)) for name, command in group.commands.items()
-    )
-    yield _section("COMMANDS", _tagged(commands, bold=True))
+    yield _section("COMMANDS", _tagged(_summaries(group), bold=True))
     yield _section("EXIT STATUS", _tagged((str(code.value), text) for code, text in MEANINGS.items()))
     yield _section("ENVIRONMENT", _tagged(ENVIRONMENT.items()))
     yield _section("FILES", _tagged(FILES.items()))
-    see_also = ", ".join(rf"\fBneuron\-{escape(name)}\fR(1)" for name in group.commands)
-    yield _section("SEE ALSO", [see_also])
+    names = ("-".join(("neuron", *words)) for words, _ in commands())
+    yield _section("SEE ALSO", [", ".join(rf"\fB{escape(name)}\fR(1)" for name in names)])
+
+
+def _summaries(group: Any) -> Iterator[tuple[str, str]]:
+    """Each command with the first sentence of its help."""
+    for words, _ in commands():
+        command = group
+        for word in words:
+            command = command.commands[word]
+        yield " ".join(("neuron", *words)), command.get_short_help_str(200)
 
 
 def _tagged(records: Any, bold: bool = False) -> list[str]:
