@@ -18,7 +18,16 @@ from neuron.errors import ConfigError, NeuronError, UsageError
 
 DEFAULT_PORT = 13131
 ENV_PREFIX = "NEURON_"
-OTHER_VARIABLES = frozenset({"NEURON_CONFIG", "NEURON_CACHE", "NEURON_HOST", "NEURON_TRACEBACK"})
+OTHER_VARIABLES = frozenset(
+    {
+        "NEURON_API_KEY",
+        "NEURON_CACHE",
+        "NEURON_CONFIG",
+        "NEURON_HOST",
+        "NEURON_STATE",
+        "NEURON_TRACEBACK",
+    }
+)
 """Variables of this program that are no settings of a node."""
 FOREIGN_PREFIXES = ("NEURON_RT_", "NEURON_CC_", "NEURON_PORT_", "NEURON_SERVICE_")
 """Names that an accelerator's tools, or a cluster with a service of this name, put into the environment."""
@@ -29,6 +38,20 @@ def cache_dir() -> Path:
     if own := os.environ.get("NEURON_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "neuron"
+
+
+def state_dir() -> Path:
+    """Where what must outlive a process is kept (chats, keys): ``$NEURON_STATE``, else what systemd gives a service,
+    else ``neuron`` in the user's state folder (XDG)."""
+    if own := os.environ.get("NEURON_STATE") or os.environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "neuron"
+
+
+def config_dir(env: Mapping[str, str] | None = None) -> Path:
+    """Where a user's configuration lives: ``neuron`` in the configuration folder (XDG)."""
+    home = (os.environ if env is None else env).get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(home).expanduser() / "neuron"
 
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port, 0 to 65535 (0 takes a free one)")]
@@ -130,7 +153,7 @@ def config_file(env: Mapping[str, str], file: Path | None = None) -> Path | None
         return file
     if named := env.get("NEURON_CONFIG"):
         return Path(named).expanduser()
-    default = Path(env.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "neuron" / "neuron.toml"
+    default = config_dir(env) / "neuron.toml"
     return default if default.exists() else None
 
 

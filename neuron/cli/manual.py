@@ -13,6 +13,8 @@ ENVIRONMENT = {
     "NEURON_HOST": "The node that commands speak to, as --host.",
     "NEURON_CONFIG": "The configuration file of neuron serve, as --config.",
     "NEURON_CACHE": "Where fetched models are kept, instead of ~/.cache/neuron.",
+    "NEURON_STATE": "Where chats and keys are kept, instead of ~/.local/state/neuron.",
+    "NEURON_API_KEY": "The key that commands show to a node which demands one.",
     "NEURON_TRACEBACK": "If set, a fault of the program shows where it happened.",
     "HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE": "As huggingface_hub knows them.",
     "NO_COLOR": "If set, no colours.",
@@ -20,6 +22,7 @@ ENVIRONMENT = {
 FILES = {
     "~/.config/neuron/neuron.toml": "Settings of neuron serve, one key a line.",
     "~/.cache/neuron": "Fetched models.",
+    "~/.local/state/neuron": "Chats and keys.",
 }
 
 
