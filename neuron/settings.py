@@ -41,8 +41,7 @@ def cache_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """Where what must outlive a process is kept (chats, keys): ``$NEURON_STATE``, else what systemd gives a service,
-    else ``neuron`` in the user's state folder (XDG)."""
+    """Where chats and keys are kept: ``$NEURON_STATE``, else what systemd gives a service, else the XDG folder."""
     if own := os.environ.get("NEURON_STATE") or os.environ.get("STATE_DIRECTORY", "").partition(":")[0]:
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "neuron"
