@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What JSON may carry as it is and a terminal may act on."""
 
+NUMBER = re.compile(r"-|[\d,]+(\.\d+)?")
+BAR_CHARS = 40
+
 
 def show_json(value: Any) -> None:
     """One JSON document, indented, a newline at its end."""
@@ -32,7 +35,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     table = Table(*columns, box=None, pad_edge=False)
     cells = [list(row) for row in rows]
     for at, column in enumerate(table.columns):
-        column.justify = "right" if cells and all(isinstance(row[at], int) for row in cells) else "left"
+        column.justify = "right" if cells and all(_is_number(row[at]) for row in cells) else "left"
         column.overflow = "fold"
     for row in cells:
         table.add_row(*(Text(one_line(str(cell))) for cell in row))
@@ -42,12 +45,34 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     print(rendered.get(), end="")
 
 
+def _is_number(cell: object) -> bool:
+    """A number, as such or as people read it; a dash stands for one."""
+    return isinstance(cell, int) or bool(NUMBER.fullmatch(str(cell)))
+
+
 def show_fields(fields: Iterable[tuple[str, object]]) -> None:
     """One ``name  value`` a line, names aligned."""
     pairs = [(name, one_line(str(value))) for name, value in fields]
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         print(f"{name:<{width}}  {value}".rstrip())
+
+
+def show_bars(values: Sequence[tuple[str, float]]) -> None:
+    """A bar a line: blocks on a terminal, in colour where it has any; else plain signs."""
+    from rich.text import Text
+
+    console, sign = _stdout_console(), "█" if sys.stdout.isatty() else "#"
+    names = max((len(name) for name, _ in values), default=0)
+    most = max((value for _, value in values), default=0) or 1
+    with console.capture() as rendered:
+        for name, value in values:
+            bar = sign * max(1 if value else 0, round(BAR_CHARS * value / most))
+            line = Text.assemble(
+                f"{one_line(name):<{names}}  ", (f"{bar:<{BAR_CHARS}}", "cyan"), f"  {value:,.1f}"
+            )
+            console.print(line)
+    print(rendered.get(), end="")
 
 
 def notice(text: str) -> None:
