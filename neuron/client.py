@@ -22,6 +22,7 @@ from neuron.wire.node import (
     LoadProgress,
     ModelInfo,
     ModelSpec,
+    RequestInfo,
     StatusResponse,
     UnloadRequest,
     VersionResponse,
@@ -121,6 +122,14 @@ class NodeClient:
             if e.details["status"] == 404:
                 return None
             raise
+
+    def requests(self, limit: int) -> list[RequestInfo]:
+        """The last requests for text and vectors, newest first."""
+        return self._get(f"/requests?limit={limit}", list[RequestInfo])
+
+    def request(self, request_id: str) -> RequestInfo:
+        """One of them."""
+        return self._get(f"/requests/{quote(request_id, safe='')}", RequestInfo)
 
     def endpoint(self, model_id: str) -> str:
         """The URL under which applications reach a loaded model."""

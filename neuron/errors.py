@@ -219,6 +219,12 @@ class ShuttingDown(NeuronError):
     code = "shutting_down"
 
 
+class RequestNotFound(NeuronError):
+    """No request that runs or is kept has this id."""
+
+    code = "request_not_found"
+
+
 class TemplateRenderFailed(NeuronError):
     """The model's chat template refused the conversation, or is broken."""
 

@@ -110,6 +110,10 @@ class Settings:
     response_store_mb: Count = 256
     """The oldest responses go when they take more than this, or are older than `response_store_days`."""
     response_store_days: Count = 30
+    requests_kept: CountOrZero = 1000
+    """Requests that ended and that ``GET /requests`` still tells of."""
+    log_prompts: bool = False
+    """Keep the text of prompts and answers with them; it is never written to the log."""
     drain_s: Seconds = 25.0
     stall_s: Seconds = 60.0
     """A decode step older than this makes ``/health`` 503."""

@@ -99,6 +99,7 @@ WALL_CLOCK = {
     "daemon/projection/chat_answer.py",
     "daemon/projection/completions.py",
     "daemon/projection/responses.py",
+    "daemon/record.py",
     "daemon/store.py",
     "engine/loaded.py",
     "sources/manifest.py",

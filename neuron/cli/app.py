@@ -9,11 +9,35 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from neuron.cli import bench, chat, discovery, health, load, models, pull, serve, unload, version
+from neuron.cli import (
+    bench,
+    chat,
+    discovery,
+    explain,
+    health,
+    load,
+    models,
+    pull,
+    serve,
+    unload,
+    version,
+)
 from neuron.cli.context import examples
 from neuron.cli.exits import MEANINGS
 
-COMMANDS = (serve, load, unload, models, pull, chat, health, bench, discovery, version)
+COMMANDS = (
+    serve,
+    load,
+    unload,
+    models,
+    pull,
+    chat,
+    health,
+    explain,
+    bench,
+    discovery,
+    version,
+)
 """Modules with a function ``run`` and ``EXAMPLES``; the command is named like its module."""
 
 GROUPS: dict[str, tuple[str, tuple[ModuleType, ...]]] = {}

@@ -70,6 +70,7 @@ EXITS: dict[type[e.NeuronError], Exit] = {
     e.InsufficientCache: Exit.TEMPORARY,
     e.QueueFull: Exit.TEMPORARY,
     e.ShuttingDown: Exit.TEMPORARY,
+    e.RequestNotFound: Exit.FAILURE,
     e.TemplateRenderFailed: Exit.FAILURE,
     e.ChainedConversationNotSupported: Exit.FAILURE,
     e.PreviousResponseNotFound: Exit.FAILURE,

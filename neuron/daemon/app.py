@@ -17,7 +17,18 @@ from neuron.daemon.body import AnyRequest, ClientGone
 from neuron.daemon.guards import Guards, allowed_hosts
 from neuron.daemon.node import Node
 from neuron.daemon.readings import Readings
-from neuron.daemon.routes import chat, completions, embeddings, messages, models, node, responses, tokenize
+from neuron.daemon.requests import Requests
+from neuron.daemon.routes import (
+    chat,
+    completions,
+    embeddings,
+    messages,
+    models,
+    node,
+    requests,
+    responses,
+    tokenize,
+)
 from neuron.daemon.store import ResponseStore
 from neuron.engine.api import EngineApi
 from neuron.errors import NeuronError
@@ -32,6 +43,8 @@ ROUTES: Sequence[ControllerRouterHandler] = (
     node.version_,
     node.ready,
     node.openapi_document,
+    requests.list_requests,
+    requests.one_request,
     models.list_models,
     models.one_model,
     models.load_model,
@@ -75,6 +88,7 @@ def create_app(
         host=host,
         readings=readings,
         port=port or settings.port,
+        requests=Requests(kept=settings.requests_kept, texts=settings.log_prompts),
         responses=store,
     )
     app = Litestar(
@@ -113,7 +127,7 @@ def on_neuron_error(request: AnyRequest, error: NeuronError) -> Response[bytes]:
     shape = shapes.of(path)
     status = shape.status(error)
     private = path in GENERATION_PATHS and status < 500
-    if not (private and request.scope["state"].get(respond.ADMITTED)):
+    if not respond.admitted(request):
         event(
             log,
             "refused",

@@ -67,6 +67,7 @@ TABLE: Mapping[type[e.NeuronError], Row] = {
     e.InsufficientCache: Row(status=503, type="api_error", sibling_code="insufficient_vram", retry_after_s=5),
     e.QueueFull: Row(status=503, type="rate_limit_error", retry_after_s=5),
     e.ShuttingDown: Row(status=503, type="api_error", retry_after_s=15),
+    e.RequestNotFound: Row(status=404),
     e.TemplateRenderFailed: Row(status=422),
     e.ChainedConversationNotSupported: Row(status=400, sibling_code="chained_conversation_not_supported"),
     e.PreviousResponseNotFound: Row(status=400, sibling_code="previous_response_not_found"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neuron.daemon.readings import Readings
+from neuron.daemon.requests import Requests
 from neuron.daemon.store import ResponseStore
 from neuron.engine.api import EngineApi
 from neuron.errors import ModelNotLoaded
@@ -25,6 +26,7 @@ class Node:
     host: Host
     readings: Readings
     port: int
+    requests: Requests
     responses: ResponseStore | None = None
     """None: no responses are kept."""
     began_s: float = field(default_factory=time.monotonic)

@@ -44,6 +44,7 @@ HEADERS: Mapping[str, Any] = {
 }
 PATH_PARAMETERS = {
     "model_id": "Slashes may be raw or percent-encoded",
+    "request_id": "As the header x-request-id of its answer says",
     "response_id": "As the response's id says",
 }
 

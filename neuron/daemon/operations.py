@@ -108,6 +108,21 @@ NODE: Sequence[Operation] = (
         answers={200: node.ReadyResponse, 503: node.ReadyResponse},
     ),
     Operation(
+        method="GET",
+        path="/requests",
+        summary="Requests for text and vectors that run or ended lately, newest first",
+        answers={200: list[node.RequestInfo]},
+        query={"limit": {"type": "integer", "minimum": 1, "maximum": 1000}},
+    ),
+    Operation(
+        method="GET",
+        path="/requests/{request_id}",
+        summary="One of these requests: its state, where its time went, its tokens",
+        answers={200: node.RequestInfo},
+        refusals=(e.RequestNotFound,),
+        route="/requests/{request_id:str}",
+    ),
+    Operation(
         method="GET", path="/schema/openapi.json", summary="This document", answers={200: dict[str, Any]}
     ),
 )

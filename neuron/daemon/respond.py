@@ -13,6 +13,7 @@ from neuron.daemon import errors, sse
 from neuron.daemon.body import AnyRequest, ClientGone
 from neuron.daemon.projection.answer import Answer
 from neuron.daemon.record import Record
+from neuron.daemon.requests import Requests
 from neuron.engine.api import EngineApi, EventStream
 from neuron.engine.request import Generation
 from neuron.errors import InvalidValue
@@ -21,8 +22,8 @@ T = TypeVar("T")
 
 IGNORED_HEADER = "x-neuron-ignored-params"
 MAX_IGNORED_NAMED = 32
-ADMITTED = "admitted"
-"""In a request's state once it has a generation, whose line in the log then says how it ended."""
+RECORD = "record"
+"""In a request's state: its `Record`, where it asks for text or vectors."""
 
 
 def json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> ASGIResponse:
@@ -38,6 +39,19 @@ def json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None)
 def request_id(request: AnyRequest) -> str:
     """The id that the guards gave this request."""
     return str(request.scope["state"]["request_id"])
+
+
+def begin(request: AnyRequest, requests: Requests) -> Record:
+    """The record of a request for text or vectors."""
+    record = requests.begin(request_id(request), request.scope["path"])
+    request.scope["state"][RECORD] = record
+    return record
+
+
+def admitted(request: AnyRequest) -> bool:
+    """Whether the request was admitted; then its own line in the log says how it ended."""
+    record = request.scope["state"].get(RECORD)
+    return record is not None and record.admitted
 
 
 def ignored_header(names: Iterable[str]) -> dict[str, str]:
@@ -59,7 +73,7 @@ async def generation(
 ) -> ASGIResponse:
     """Submit ``wanted`` and answer in the format of ``answer``. Raises what admission refuses with."""
     demand_generates(engine, wanted.model_id)
-    record.n = wanted.n
+    record.expect([wanted])
     return await answered(request, engine.submit(wanted), answer, record, ignored)
 
 
@@ -84,7 +98,7 @@ async def answered(
     """Wait for admission and answer in the format of ``answer``. Raises what admission refuses with."""
     headers = ignored_header(ignored)
     events = await unless_gone(request, submitted)
-    record.admitted = request.scope["state"][ADMITTED] = True
+    record.admit()
     if record.stream:
         record.hand_over()
         chunks = sse.kept_alive(answer.stream(record.watch(events)), answer.ping)

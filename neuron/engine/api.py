@@ -25,6 +25,18 @@ class EventStream(Protocol):
     def cancel(self) -> None: ...
 
 
+class Journey(Protocol):
+    """Who is told how far a request has come."""
+
+    def admit(self) -> None:
+        """It has a place or waits for one."""
+        ...
+
+    def start(self) -> None:
+        """The device begins."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embeddings:
     """Vectors of several inputs, in their order."""
@@ -85,7 +97,9 @@ class EngineApi(Protocol):
         """A conversation in the model's template, as text. Raises `TemplateRenderFailed`."""
         ...
 
-    async def embed(self, model_id: str, inputs: Sequence[TextPrompt | TokenPrompt]) -> Embeddings:
+    async def embed(
+        self, model_id: str, inputs: Sequence[TextPrompt | TokenPrompt], journey: Journey | None = None
+    ) -> Embeddings:
         """One vector for each input. Raises what `submit` raises; `PromptTooLong` names the input in ``param``."""
         ...
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from collections.abc import Sequence as TokenIds
 
-from neuron.engine.api import Embeddings, Fetch
+from neuron.engine.api import Embeddings, Fetch, Journey
 from neuron.engine.embedding import encode_inputs
 from neuron.engine.harness import Harnesses
 from neuron.engine.loaded import LoadedModel
@@ -64,11 +64,16 @@ class Engine:
         self._check_still(model)
         return self._running.generate(model, answers)
 
-    async def embed(self, model_id: str, inputs: TokenIds[TextPrompt | TokenPrompt]) -> Embeddings:
+    async def embed(
+        self,
+        model_id: str,
+        inputs: TokenIds[TextPrompt | TokenPrompt],
+        journey: Journey | None = None,
+    ) -> Embeddings:
         model = self._serving(model_id)
         run = await asyncio.to_thread(encode_inputs, model, inputs)
         self._check_still(model)
-        return await self._running.embed(model, run)
+        return await self._running.embed(model, run, journey)
 
     async def tokenize(self, model_id: str, prompt: Prompt) -> list[int]:
         model = self._serving(model_id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Literal
 
 from neuron.errors import NeuronError
@@ -54,6 +55,8 @@ class Started:
     """The prompt has begun to be computed."""
 
     prompt_tokens: int
+    at_s: float = field(default_factory=time.monotonic, compare=False)
+    """When it happened, on the monotonic clock: a reader that is slow learns of it later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,7 @@ class TextDelta:
     """Which of the ``n`` answers."""
     logprobs: tuple[TokenLogprobs, ...] = ()
     """Of the tokens since the last delta, where they were asked for."""
+    at_s: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,7 @@ class ReasoningDelta:
     n_tokens: int
     index: int = 0
     logprobs: tuple[TokenLogprobs, ...] = ()
+    at_s: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +97,7 @@ class ToolCallDelta:
     n_tokens: int = 0
     index: int = 0
     logprobs: tuple[TokenLogprobs, ...] = ()
+    at_s: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +113,7 @@ class Finished:
     """The stop string that ended it."""
     logprobs: tuple[TokenLogprobs, ...] = ()
     """Of tokens that no delta carried, an end-of-sequence one left out."""
+    at_s: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from neuron.engine.answer import Answer
-from neuron.engine.api import Embeddings
+from neuron.engine.api import Embeddings, Journey
 from neuron.engine.embedding import EmbedRun, compute
 from neuron.engine.loaded import LoadedModel
 from neuron.engine.sequence import Output, Sequence
@@ -44,12 +44,16 @@ class Running:
             raise
         return stream
 
-    async def embed(self, model: LoadedModel, run: EmbedRun) -> Embeddings:
+    async def embed(self, model: LoadedModel, run: EmbedRun, journey: Journey | None = None) -> Embeddings:
         """The vectors of one request. Raises `QueueFull` and what the computing raises."""
         self._embeds[run] = model
         try:
             model.gate.enter(run, EmbedRun.start, EmbedRun.fail)
+            if journey is not None:
+                journey.admit()
             await run.admitted()
+            if journey is not None:
+                journey.start()
             return await compute(model, run, self._call_soon)
         finally:
             run.ended_s = time.monotonic()

@@ -204,3 +204,52 @@ class ReadyResponse(msgspec.Struct, kw_only=True):
     """Answer of ``GET /ready``: 200 while accepting, else 503."""
 
     ready: bool
+
+
+class RequestInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A request for text or vectors, in ``GET /requests``. Times are in milliseconds.
+
+    ``prepare_ms``, ``queue_ms``, ``prefill_ms``, ``decode_ms`` and ``deliver_ms`` add up to ``total_ms``; of a
+    request that runs they are those up to now.
+    """
+
+    id: str
+    path: str
+    state: Literal["queued", "prefill", "decoding", "finished", "cut", "failed", "refused"]
+    arrived: float
+    """Seconds since the epoch."""
+    prepare_ms: float
+    """Reading the body, rendering the template, tokenising."""
+    queue_ms: float
+    """Waiting for a place and for the device."""
+    prefill_ms: float
+    """Computing the prompt, up to the first token."""
+    decode_ms: float
+    deliver_ms: float
+    """From the last token to the last byte."""
+    total_ms: float
+    stream: bool
+    model: str | None = None
+    first_token_ms: float | None = None
+    """From the arrival to the first token."""
+    n_prompts: int = 1
+    """Prompts of a request for completions, inputs of one for vectors."""
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Of the prompt, whose cache was reused."""
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    tokens_per_s: float | None = None
+    """Of the tokens after the first."""
+    finish_reason: str | None = None
+    """Of a finished one: ``stop``, ``length``, ``tool_calls``; ``done`` for vectors."""
+    code: str | None = None
+    """Of a failed or refused one: the error's."""
+    cause: str | None = None
+    """Of a failure of the node."""
+    parameters: dict[str, Any] = {}
+    """What was said of sampling and limits."""
+    prompts: list[str] | None = None
+    """With ``log_prompts`` alone, as all that follows."""
+    answers: list[str] | None = None
+    reasoning: list[str] | None = None

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
-from neuron.engine.api import Embeddings, Fetch
+from neuron.engine.api import Embeddings, Fetch, Journey
 from neuron.engine.events import (
     Event,
     Failed,
@@ -293,9 +293,21 @@ class FakeEngine:
         said = "".join(f"<{m['role']}>{m['content']}" for m in prompt.messages)
         return said if prompt.continue_final else f"{said}<assistant>"
 
-    async def embed(self, model_id: str, inputs: Sequence[TextPrompt | TokenPrompt]) -> Embeddings:
+    async def embed(
+        self, model_id: str, inputs: Sequence[TextPrompt | TokenPrompt], journey: Journey | None = None
+    ) -> Embeddings:
         """A vector of three numbers, of which the second is the number of tokens."""
         sizes = [len(await self.tokenize(model_id, prompt)) for prompt in inputs]
+        if self.script.refuse:
+            raise self.script.refuse
+        if journey is not None:
+            journey.admit()
+        await asyncio.sleep(self.script.before_s)
+        if journey is not None:
+            journey.start()
+        await asyncio.sleep(self.script.step_s)
+        if self.script.fail:
+            raise self.script.fail
         return Embeddings(vectors=tuple((0.1, float(n), -0.5) for n in sizes), prompt_tokens=sum(sizes))
 
     def _note(self, model_id: str, prompt: Prompt) -> None:

@@ -11,14 +11,13 @@ from neuron.daemon import body, respond
 from neuron.daemon.node import Node
 from neuron.daemon.projection import chat, constraints
 from neuron.daemon.projection.chat_answer import ChatAnswer
-from neuron.daemon.record import Record
 from neuron.wire.chat import ChatCompletionRequest
 
 
 @post("/v1/chat/completions", status_code=200)
 async def chat_completions(request: Request[None, None, State], node: NamedDependency[Node]) -> ASGIResponse:
     """Decode, submit, respond."""
-    with Record(respond.request_id(request)) as record:
+    with respond.begin(request, node.requests) as record:
         wire, unknown = await body.read(request, ChatCompletionRequest, node.settings.max_body_bytes)
         record.model, record.stream = wire.model, bool(wire.stream)
         model = node.engine.model(wire.model)

@@ -10,18 +10,17 @@ from litestar.response.base import ASGIResponse
 from neuron.daemon import body, respond, several
 from neuron.daemon.node import Node
 from neuron.daemon.projection import completions, constraints
-from neuron.daemon.record import Record
 from neuron.wire.completions import CompletionRequest
 
 
 @post("/v1/completions", status_code=200)
 async def create_completion(request: Request[None, None, State], node: NamedDependency[Node]) -> ASGIResponse:
     """Decode, submit every prompt, respond."""
-    with Record(respond.request_id(request)) as record:
+    with respond.begin(request, node.requests) as record:
         wire, unknown = await body.read(request, CompletionRequest, node.settings.max_body_bytes)
         record.model, record.stream = wire.model, bool(wire.stream)
         wanted = completions.generations(wire, record.request_id)
-        record.n = wanted[0].n
+        record.expect(wanted)
         respond.demand_generates(node.engine, wire.model)
         model = node.engine.model(wire.model)
         answer = completions.CompletionAnswer(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
-
 from litestar import Request, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
@@ -13,26 +10,18 @@ from litestar.response.base import ASGIResponse
 from neuron.daemon import body, respond
 from neuron.daemon.node import Node
 from neuron.daemon.projection import embeddings
-from neuron.log import event
 from neuron.wire.embeddings import EmbeddingsRequest
-
-log = logging.getLogger(__name__)
 
 
 @post("/v1/embeddings", status_code=200)
 async def create_embeddings(request: Request[None, None, State], node: NamedDependency[Node]) -> ASGIResponse:
     """Decode, embed, respond."""
-    began_s = time.monotonic()
-    wire, unknown = await body.read(request, EmbeddingsRequest, node.settings.max_body_bytes)
-    prompts = embeddings.prompts(wire)
-    found = await respond.unless_gone(request, node.engine.embed(wire.model, prompts))
-    event(
-        log,
-        "embeddings",
-        id=respond.request_id(request),
-        model=wire.model,
-        inputs=len(prompts),
-        prompt_tokens=found.prompt_tokens,
-        total_ms=(time.monotonic() - began_s) * 1e3,
-    )
-    return respond.json(embeddings.response(wire, found), headers=respond.ignored_header(unknown))
+    with respond.begin(request, node.requests) as record:
+        wire, unknown = await body.read(request, EmbeddingsRequest, node.settings.max_body_bytes)
+        record.model = wire.model
+        prompts = embeddings.prompts(wire)
+        record.embeds(prompts)
+        found = await respond.unless_gone(request, node.engine.embed(wire.model, prompts, record))
+        answer = respond.json(embeddings.response(wire, found), headers=respond.ignored_header(unknown))
+        record.embedded(found.prompt_tokens)
+        return answer

@@ -11,14 +11,13 @@ from neuron.daemon import body, respond
 from neuron.daemon.node import Node
 from neuron.daemon.projection import anthropic, anthropic_prompt, constraints, refusals
 from neuron.daemon.projection.anthropic_answer import MessagesAnswer
-from neuron.daemon.record import Record
 from neuron.wire.messages import CountTokensRequest, MessagesRequest, TokenCount
 
 
 @post("/v1/messages", status_code=200)
 async def create_message(request: Request[None, None, State], node: NamedDependency[Node]) -> ASGIResponse:
     """Decode, submit, respond."""
-    with Record(respond.request_id(request)) as record:
+    with respond.begin(request, node.requests) as record:
         wire, unknown = await body.read(request, MessagesRequest, node.settings.max_body_bytes)
         record.model, record.stream = wire.model, bool(wire.stream)
         model = node.engine.model(wire.model)

@@ -15,7 +15,6 @@ from neuron.daemon import body, conversation, respond
 from neuron.daemon.node import Node
 from neuron.daemon.projection import constraints, responses
 from neuron.daemon.projection.responses_stream import ResponsesAnswer
-from neuron.daemon.record import Record
 from neuron.errors import InvalidValue, NeuronError, UnsupportedParameter
 from neuron.wire.responses import DeletedResponse, ResponsesRequest
 
@@ -29,7 +28,7 @@ ORDERS = ("asc", "desc")
 @post("/v1/responses", status_code=200)
 async def create_response(request: NodeRequest, node: NamedDependency[Node]) -> ASGIResponse:
     """Decode, submit, respond."""
-    with Record(respond.request_id(request)) as record:
+    with respond.begin(request, node.requests) as record:
         wire, unknown = await body.read(request, ResponsesRequest, node.settings.max_body_bytes)
         record.model, record.stream = wire.model, bool(wire.stream)
         model = node.engine.model(wire.model)
