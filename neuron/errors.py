@@ -69,6 +69,18 @@ class ForbiddenHost(NeuronError):
     code = "forbidden_host"
 
 
+class InvalidApiKey(NeuronError):
+    """No key, or one that this node does not know."""
+
+    code = "invalid_api_key"
+
+
+class InsufficientScope(NeuronError):
+    """A key that does not grant what the route needs."""
+
+    code = "insufficient_scope"
+
+
 class InvalidReference(NeuronError):
     """A model reference that is not ``[scheme:]name[@revision]``, or a path outside every model root."""
 
@@ -85,6 +97,12 @@ class ConfigError(NeuronError):
     """A configuration that can't be taken: unknown key, wrong type, bind without a key."""
 
     code = "config"
+
+
+class ExposedSecret(NeuronError):
+    """A file with secrets that others can read, or that is not for this user to read."""
+
+    code = "exposed_secret"
 
 
 # ---- models --------------------------------------------------------------------------------------------------
@@ -209,6 +227,12 @@ class InsufficientCache(NeuronError):
 
 class QueueFull(NeuronError):
     """The queue is full, or the request waited too long in it; ``details``: ``retry_after_s``."""
+
+    code = "rate_limit_exceeded"
+
+
+class OverShare(NeuronError):
+    """One caller has as much running and waiting as it may; ``details``: ``retry_after_s``."""
 
     code = "rate_limit_exceeded"
 

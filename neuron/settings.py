@@ -79,7 +79,9 @@ class Settings:
     bind: Name = "127.0.0.1"
     port: Port = DEFAULT_PORT
     insecure: bool = False
-    """Allow a bind beyond loopback although there are no keys."""
+    """Allow a bind beyond loopback although there are no keys; keys that are configured stay asked for."""
+    keys_file: Path | None = None
+    """Who may use this node; None: ``keys.toml`` in the state folder, if it exists."""
     public_url: Url | None = None
     """What ``/models/{id}/endpoint`` answers; None: ``http://localhost:PORT``."""
     allowed_hosts: tuple[Name, ...] = ()
@@ -101,6 +103,8 @@ class Settings:
     """Sequences decoded together, for each model."""
     max_queue_depth: CountOrZero = 64
     queue_timeout_s: Seconds = 120.0
+    max_per_principal: Count | None = None
+    """Answers of one caller that may run and wait on one model; None: no bound."""
     prefill_chunk_tokens: Count = 256
     """Prompt tokens computed between two decode steps."""
     kv_budget_mb: Count | None = None
@@ -128,6 +132,8 @@ class Settings:
 KEYS = tuple(f.name for f in fields(Settings) if f.name != "origins")
 MADE = frozenset({"response_store"})
 """Folders that the node makes at the first use, where their parent exists."""
+FILES = frozenset({"keys_file"})
+"""Paths of files; who reads them says what is wrong with them."""
 FLAGS = {"models": "MODEL", "model_roots": "--model-root"}
 """Flags that are not spelled like their key."""
 
@@ -186,6 +192,8 @@ class _Said:
         if not isinstance(raw, str | Path) or not str(raw):
             raise ValueError("expected a path")
         path = self.base / Path(raw).expanduser()
+        if self.key in FILES:
+            return path
         if not (path.is_dir() or (self.key in MADE and path.parent.is_dir() and not path.exists())):
             hint = "make its parent folder first" if self.key in MADE else "make it, or name another"
             raise self.error(f"{self.origin}: {self.key}: there is no folder {path}", hint=hint)
@@ -210,7 +218,7 @@ def _expected(hint: Any) -> str:
     for part in (hint, *get_args(hint)):
         if get_origin(part) is Annotated:
             return next(str(m.description) for m in get_args(part) if isinstance(m, Meta))
-    return {bool: "true or false", Path: "a folder", Path | None: "a folder"}.get(hint, "what this key takes")
+    return {bool: "true or false", Path: "a folder", Path | None: "a path"}.get(hint, "what this key takes")
 
 
 def _from_flags(flags: Mapping[str, Any]) -> list[_Said]:

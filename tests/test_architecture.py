@@ -28,10 +28,14 @@ LEAVES = {
     "gguf",
     "gguf_header",
     "hardware",
+    "key_file",
+    "keys",
     "log",
     "node_url",
     "nvml",
+    "secret_file",
     "settings",
+    "toml_file",
 }
 ALLOWED = {
     **dict.fromkeys(LEAVES, LEAVES),
@@ -81,6 +85,7 @@ PLAIN_ENGINE = {
     "sequence",
     "status",
     "stream",
+    "turns",
 }
 """Modules of the engine that a daemon reads without torch."""
 

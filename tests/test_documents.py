@@ -136,8 +136,10 @@ def test_every_command_line_parses(line: str) -> None:
     args = shlex.split(parts, comments=True)
     args = args[args.index("neuron") + 1 :]
     group = program()
-    assert args[0] in group.commands
-    group.commands[args[0]].make_context(args[0], args[1:]).close()
+    while args and hasattr(group, "commands"):
+        assert args[0] in group.commands
+        group, *args = group.commands[args[0]], *args[1:]
+    group.make_context("neuron", args).close()
 
 
 def test_every_target_of_make_exists() -> None:
@@ -206,14 +208,13 @@ def test_the_table_of_exit_codes_is_the_program_s() -> None:
 
 
 def test_the_table_of_errors_is_the_daemon_s() -> None:
-    told = {quoted(row[0])[0]: (int(row[1]), *quoted(row[2])) for row in rows(WIRE, "| code | status |")}
+    told = {(quoted(row[0])[0], int(row[1]), *quoted(row[2])) for row in rows(WIRE, "| code | status |")}
     named = {
-        cls.code: (row.status, row.type) for cls, row in TABLE.items() if not row.secret or cls is DeviceFault
+        (cls.code, row.status, row.type) for cls, row in TABLE.items() if not row.secret or cls is DeviceFault
     }
     framework = [framework_body(status, "/v1", "req_1")["error"] for status in (404, 405)]
-    assert told == {
-        **named,
-        **{error.code: (status, error.type) for error, status in zip(framework, (404, 405), strict=True)},
+    assert told == named | {
+        (error.code, status, error.type) for error, status in zip(framework, (404, 405), strict=True)
     }
 
 

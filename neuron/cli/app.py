@@ -15,6 +15,9 @@ from neuron.cli import (
     discovery,
     explain,
     health,
+    keys_add,
+    keys_list,
+    keys_revoke,
     load,
     models,
     pull,
@@ -40,7 +43,9 @@ COMMANDS = (
 )
 """Modules with a function ``run`` and ``EXAMPLES``; the command is named like its module."""
 
-GROUPS: dict[str, tuple[str, tuple[ModuleType, ...]]] = {}
+GROUPS: dict[str, tuple[str, tuple[ModuleType, ...]]] = {
+    "keys": ("Who may use a node: make, list and take away keys.", (keys_add, keys_list, keys_revoke)),
+}
 """Commands of two words: the first → its help and a module for each second; ``config_show`` is ``config show``."""
 
 ALIASES: dict[str, str] = {}

@@ -29,9 +29,7 @@ def run(
     ] = None,
     insecure: Annotated[
         bool,
-        typer.Option(
-            "--insecure", help="Allow an address beyond loopback although nothing is protected by a key."
-        ),
+        typer.Option("--insecure", help="Allow an address beyond loopback although no keys are configured."),
     ] = False,
     public_url: Annotated[
         str | None, typer.Option(metavar="URL", help="How others reach this node [http://localhost:PORT].")
@@ -84,8 +82,10 @@ def run(
 
 def _serve(flags: dict[str, Any], config: Path | None) -> int:
     """Bind before anything heavy is imported: a wrong setting or a taken port shows at once."""
+    from neuron import keys
     from neuron.daemon.server import bind, serve
     from neuron.settings import resolve
 
     settings = resolve(flags, os.environ, config)
-    return serve(settings, bind(settings))
+    ring = keys.load(settings.keys_file, os.environ)
+    return serve(settings, bind(settings, guarded=ring is not None), keys=ring)

@@ -13,6 +13,7 @@ from litestar.types import ControllerRouterHandler
 
 from neuron import hardware
 from neuron.daemon import errors, respond, shapes
+from neuron.daemon.access import Access
 from neuron.daemon.body import AnyRequest, ClientGone
 from neuron.daemon.guards import Guards, allowed_hosts
 from neuron.daemon.node import Node
@@ -75,10 +76,12 @@ def create_app(
     host: hardware.Host,
     readings: Readings | None = None,
     port: int | None = None,
+    access: Access | None = None,
 ) -> Litestar:
     """The ASGI application over ``engine``, which the caller starts and closes.
 
-    ``port`` is the one that is listened on, where that is not the settings' (0 takes a free one).
+    ``port`` is the one that is listened on, where that is not the settings' (0 takes a free one);
+    without ``access`` no key is asked for.
     """
     readings = readings or Readings(hardware.read_gpus, hardware.read_cpu)
     store = response_store(settings)
@@ -106,7 +109,8 @@ def create_app(
         logging_config=None,
     )
     names = allowed_hosts(settings, (host.hostname, host.hostname.partition(".")[0]))
-    app.asgi_handler = Guards(app.asgi_handler, names, any_address=settings.bind in ("0.0.0.0", "::"))
+    any_address = settings.bind in ("0.0.0.0", "::")
+    app.asgi_handler = Guards(app.asgi_handler, names, access or Access(settings), any_address)
     return app
 
 

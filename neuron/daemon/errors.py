@@ -43,9 +43,12 @@ TABLE: Mapping[type[e.NeuronError], Row] = {
     e.UnsupportedMediaType: Row(status=415),
     e.RequestTooLarge: Row(status=413),
     e.ForbiddenHost: Row(status=403),
+    e.InvalidApiKey: Row(status=401),
+    e.InsufficientScope: Row(status=403),
     e.InvalidReference: BAD_REQUEST,
     e.UsageError: INTERNAL,
     e.ConfigError: INTERNAL,
+    e.ExposedSecret: INTERNAL,
     e.ModelNotLoaded: Row(status=404),
     e.AlreadyLoaded: BAD_REQUEST,
     e.UnknownHarness: BAD_REQUEST,
@@ -66,6 +69,7 @@ TABLE: Mapping[type[e.NeuronError], Row] = {
     e.PromptNeverFits: Row(status=413),
     e.InsufficientCache: Row(status=503, type="api_error", sibling_code="insufficient_vram", retry_after_s=5),
     e.QueueFull: Row(status=503, type="rate_limit_error", retry_after_s=5),
+    e.OverShare: Row(status=429, type="rate_limit_error", retry_after_s=5),
     e.ShuttingDown: Row(status=503, type="api_error", retry_after_s=15),
     e.RequestNotFound: Row(status=404),
     e.TemplateRenderFailed: Row(status=422),
@@ -141,9 +145,9 @@ def _bounded(text: str) -> str:
 
 
 def headers_of(error: e.NeuronError) -> dict[str, str]:
-    """Retry-After (1-60 s) and x-should-retry, where the table has them."""
+    """Retry-After (1-60 s), x-should-retry and how to say who one is, where the table has them."""
     row = row_of(error)
-    headers = {}
+    headers = {"www-authenticate": "Bearer"} if row.status == 401 else {}
     wait_s = row.retry_after_s or error.details.get("retry_after_s")
     if wait_s is not None:
         headers["retry-after"] = str(_seconds(error.details.get("retry_after_s"), wait_s))

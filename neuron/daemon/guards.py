@@ -1,4 +1,4 @@
-"""Before any route: a request id on every answer, the ``Host`` and ``Origin`` checks, the shape of headers.
+"""Before any route: a request id on every answer, the ``Host`` and ``Origin`` checks, the shape of headers, keys.
 
 A page in a browser can reach a loopback server through a name that its owner points at 127.0.0.1, and can post
 across sites without asking; so a node answers only to names it knows, and to no foreign origin.
@@ -7,6 +7,7 @@ across sites without asking; so a node answers only to names it knows, and to no
 from __future__ import annotations
 
 import ipaddress
+import logging
 import secrets
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -23,8 +24,12 @@ from litestar.types import (
 )
 
 from neuron.daemon import errors, shapes
+from neuron.daemon.access import CALLER, Access
 from neuron.errors import ForbiddenHost, InvalidValue, NeuronError
+from neuron.log import event
 from neuron.settings import Settings
+
+log = logging.getLogger(__name__)
 
 MAX_HEADERS = 100
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -60,9 +65,12 @@ def _plain(name: str) -> str:
 class Guards:
     """The outermost ASGI application."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str], any_address: bool = False) -> None:
+    def __init__(
+        self, app: ASGIApp, hosts: frozenset[str], access: Access, any_address: bool = False
+    ) -> None:
         self.app = app
         self.hosts = hosts
+        self.access = access
         self.any_address = any_address
         """Bound to every address of this host: then any literal address in ``Host`` is taken for one of them."""
 
@@ -75,9 +83,12 @@ class Guards:
         labelled = _labelled(send, [(name, request_id.encode()) for name in names])
         try:
             self.check(scope["headers"])
+            caller = self.access.admit(scope["method"], scope["path"], scope["headers"])
         except NeuronError as error:
+            _log_refusal(error, scope["path"], request_id)
             await refuse(labelled, error, scope["path"], request_id)
         else:
+            scope["state"][CALLER] = caller
             await self.app(scope, receive, labelled)
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -129,6 +140,14 @@ def _labelled(send: Send, labels: list[tuple[bytes, bytes]]) -> Send:
     return labelled
 
 
+def _log_refusal(error: NeuronError, path: str, request_id: str) -> None:
+    """Without the cause, which quotes what a stranger sent."""
+    status = shapes.of(path).status(error)
+    event(
+        log, "refused", level=logging.WARNING, id=request_id, path=path[:200], status=status, code=error.code
+    )
+
+
 async def refuse(send: Send, error: NeuronError, path: str, request_id: str) -> None:
     """Answer without a route, and close: what follows on the connection can't be trusted."""
     shape = shapes.of(path)
@@ -140,6 +159,7 @@ async def refuse(send: Send, error: NeuronError, path: str, request_id: str) -> 
             (b"content-type", b"application/json"),
             (b"content-length", str(len(content)).encode()),
             (b"connection", b"close"),
+            *((name.encode(), value.encode()) for name, value in errors.headers_of(error).items()),
         ],
     }
     body: HTTPResponseBodyEvent = {"type": "http.response.body", "body": content, "more_body": False}

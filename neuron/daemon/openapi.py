@@ -15,17 +15,21 @@ from neuron.daemon import shapes
 from neuron.daemon.json_schema import Components
 from neuron.daemon.operations import OPERATIONS, Operation
 from neuron.daemon.projection.limit_schemas import narrowed
+from neuron.keys import Scope
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
 
 ANY_REQUEST = (e.InvalidValue, e.ForbiddenHost, e.NeuronError)
 """Headers, the Host, a fault of ours."""
+ANY_CALLER = (e.InvalidApiKey, e.InsufficientScope)
+"""Where keys are configured."""
 ANY_BODY = (e.MalformedJson, e.UnsupportedMediaType, e.RequestTooLarge)
 
 DESCRIPTION = """Every answer carries `x-request-id`. Unknown fields of a request are accepted and named in
 `x-neuron-ignored-params`. A connection that sends nothing for too long is answered 408 and closed, one above the
-limit of connections 503 and closed, both without a body, before any operation is reached."""
+limit of connections 503 and closed, both without a body, before any operation is reached. Where the operator has
+configured keys, each operation needs one with its `x-neuron-scope`; otherwise none is asked for."""
 
 HEADERS: Mapping[str, Any] = {
     "x-request-id": {
@@ -41,7 +45,13 @@ HEADERS: Mapping[str, Any] = {
         "description": "Seconds after which the same request may pass",
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     },
+    "www-authenticate": {"description": "How to send a key", "schema": {"type": "string"}},
 }
+SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+"""Either, where the operator has configured keys."""
 PATH_PARAMETERS = {
     "model_id": "Slashes may be raw or percent-encoded",
     "request_id": "As the header x-request-id of its answer says",
@@ -62,7 +72,11 @@ def document() -> bytes:
             },
             "servers": [{"url": "/"}],
             "paths": _paths(),
-            "components": {"schemas": _components()[0].schemas, "headers": HEADERS},
+            "components": {
+                "schemas": _components()[0].schemas,
+                "headers": HEADERS,
+                "securitySchemes": SECURITY,
+            },
         }
     )
 
@@ -81,6 +95,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "parameters": _parameters(operation),
         "responses": {str(status): answer for status, answer in sorted(_responses(operation).items())},
     }
+    if operation.scope is not Scope.OPEN:
+        said |= {"security": [{}, *({name: []} for name in SECURITY)], "x-neuron-scope": operation.scope.word}
     if operation.body is not None:
         examples = {name: {"value": body} for name, body in operation.examples.items()}
         content = {"schema": _schema(operation.body), "examples": examples}
@@ -120,13 +136,20 @@ def _error_shape(operation: Operation) -> type:
 
 
 def _refused(operation: Operation) -> set[int]:
-    classes = (*ANY_REQUEST, *(ANY_BODY if operation.body else ()), *operation.refusals)
+    guarded = operation.scope is not Scope.OPEN
+    classes = (
+        *ANY_REQUEST,
+        *(ANY_CALLER if guarded else ()),
+        *(ANY_BODY if operation.body else ()),
+        *operation.refusals,
+    )
     return {shapes.of(operation.path).status(cls("")) for cls in classes} | {*operation.framework}
 
 
 def _response(status: int, content: Mapping[str, Any]) -> dict[str, Any]:
     names = ["x-request-id", *(["x-neuron-ignored-params"] if status < 300 else [])]
-    names += ["retry-after"] if status in (503, shapes.OVERLOADED) else []
+    names += ["retry-after"] if status in (429, 503, shapes.OVERLOADED) else []
+    names += ["www-authenticate"] if status == 401 else []
     return {
         "description": shapes.PHRASES[status],
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from neuron import errors as e
+from neuron.keys import Scope
 from neuron.wire import chat, completions, embeddings, messages, models, node, responses, tokenize
 
 
@@ -20,6 +21,8 @@ class Operation:
     method: str
     path: str
     summary: str
+    scope: Scope
+    """What the key of a caller must grant, where keys are configured."""
     body: type | None = None
     """Of the request; None takes none."""
     answers: Mapping[int, Any]
@@ -74,6 +77,7 @@ ADMISSION = (
     e.PromptNeverFits,
     e.InsufficientCache,
     e.QueueFull,
+    e.OverShare,
     e.ShuttingDown,
     e.TemplateRenderFailed,
 )
@@ -91,25 +95,35 @@ NODE: Sequence[Operation] = (
     Operation(
         method="GET",
         path="/discovery",
+        scope=Scope.INFER,
         summary="What is fixed since start",
         answers={200: node.DiscoveryResponse},
     ),
     Operation(
         method="GET",
         path="/health",
+        scope=Scope.INFER,
         summary="What changes; 503 with the same body once the decode loop is stalled",
         answers={200: node.HealthResponse, 503: node.HealthResponse},
     ),
-    Operation(method="GET", path="/version", summary="What runs here", answers={200: node.VersionResponse}),
+    Operation(
+        method="GET",
+        path="/version",
+        scope=Scope.INFER,
+        summary="What runs here",
+        answers={200: node.VersionResponse},
+    ),
     Operation(
         method="GET",
         path="/ready",
+        scope=Scope.OPEN,
         summary="Whether new work is accepted",
         answers={200: node.ReadyResponse, 503: node.ReadyResponse},
     ),
     Operation(
         method="GET",
         path="/requests",
+        scope=Scope.MANAGE,
         summary="Requests for text and vectors that run or ended lately, newest first",
         answers={200: list[node.RequestInfo]},
         query={"limit": {"type": "integer", "minimum": 1, "maximum": 1000}},
@@ -117,13 +131,18 @@ NODE: Sequence[Operation] = (
     Operation(
         method="GET",
         path="/requests/{request_id}",
+        scope=Scope.MANAGE,
         summary="One of these requests: its state, where its time went, its tokens",
         answers={200: node.RequestInfo},
         refusals=(e.RequestNotFound,),
         route="/requests/{request_id:str}",
     ),
     Operation(
-        method="GET", path="/schema/openapi.json", summary="This document", answers={200: dict[str, Any]}
+        method="GET",
+        path="/schema/openapi.json",
+        scope=Scope.INFER,
+        summary="This document",
+        answers={200: dict[str, Any]},
     ),
 )
 
@@ -131,6 +150,7 @@ MODELS: Sequence[Operation] = (
     Operation(
         method="GET",
         path="/models",
+        scope=Scope.INFER,
         summary="Models that answer or will; with all=true also those that failed or leave",
         answers={200: list[node.ModelInfo]},
         query={"all": {"type": "string", "enum": ["true", "false"]}},
@@ -138,6 +158,7 @@ MODELS: Sequence[Operation] = (
     Operation(
         method="GET",
         path="/models/{model_id}",
+        scope=Scope.INFER,
         summary="One model in any state",
         answers={200: node.ModelInfo},
         refusals=(e.ModelNotLoaded,),
@@ -147,6 +168,7 @@ MODELS: Sequence[Operation] = (
     Operation(
         method="GET",
         path="/models/{model_id}/endpoint",
+        scope=Scope.INFER,
         summary="Where a loaded model answers",
         answers={200: node.EndpointResponse},
         refusals=(e.ModelNotLoaded,),
@@ -155,6 +177,7 @@ MODELS: Sequence[Operation] = (
     Operation(
         method="POST",
         path="/models/load",
+        scope=Scope.MANAGE,
         summary="Load a model; 202 with wait=false; progress as events with Accept: text/event-stream",
         body=node.ModelSpec,
         examples={"plain": {"model_id": MODEL}, "at once": {"model_id": MODEL, "wait": False}},
@@ -165,6 +188,7 @@ MODELS: Sequence[Operation] = (
     Operation(
         method="POST",
         path="/models/unload",
+        scope=Scope.MANAGE,
         summary="Free a model once its running work has ended",
         body=node.UnloadRequest,
         examples={"plain": {"model_id": MODEL}},
@@ -174,12 +198,14 @@ MODELS: Sequence[Operation] = (
     Operation(
         method="GET",
         path="/v1/models",
+        scope=Scope.INFER,
         summary="What is loaded, in OpenAI's shape",
         answers={200: models.ModelList},
     ),
     Operation(
         method="GET",
         path="/v1/models/{model_id}",
+        scope=Scope.INFER,
         summary="One loaded model",
         answers={200: models.Model},
         refusals=(e.ModelNotLoaded,),
@@ -191,6 +217,7 @@ GENERATION: Sequence[Operation] = (
     Operation(
         method="POST",
         path="/v1/chat/completions",
+        scope=Scope.INFER,
         summary="Answer a conversation",
         body=chat.ChatCompletionRequest,
         examples=CHAT_EXAMPLES,
@@ -201,6 +228,7 @@ GENERATION: Sequence[Operation] = (
     Operation(
         method="POST",
         path="/v1/responses",
+        scope=Scope.INFER,
         summary="Answer a conversation as items",
         body=responses.ResponsesRequest,
         examples={"plain": INPUT, "streamed": {**INPUT, "stream": True}},
@@ -221,6 +249,7 @@ GENERATION: Sequence[Operation] = (
     Operation(
         method="GET",
         path="/v1/responses/{response_id}",
+        scope=Scope.INFER,
         summary="A kept response",
         answers={200: responses.Response},
         refusals=(e.ResponseNotFound, e.ResponseStoreFailed),
@@ -230,6 +259,7 @@ GENERATION: Sequence[Operation] = (
     Operation(
         method="DELETE",
         path="/v1/responses/{response_id}",
+        scope=Scope.INFER,
         summary="Forget a kept response",
         answers={200: responses.DeletedResponse},
         refusals=(e.ResponseNotFound, e.ResponseStoreFailed),
@@ -238,6 +268,7 @@ GENERATION: Sequence[Operation] = (
     Operation(
         method="GET",
         path="/v1/responses/{response_id}/input_items",
+        scope=Scope.INFER,
         summary="The items that a kept response answered, in pages",
         answers={200: responses.InputItemList},
         refusals=(e.ResponseNotFound, e.ResponseStoreFailed),
@@ -254,6 +285,7 @@ TOKENS: Sequence[Operation] = (
     Operation(
         method="POST",
         path="/v1/completions",
+        scope=Scope.INFER,
         summary="Go on with texts as they are written; streamed where `stream` is true",
         body=completions.CompletionRequest,
         examples={"plain": PROMPT, "streamed": {**PROMPT, "stream": True, "logprobs": 1}},
@@ -264,6 +296,7 @@ TOKENS: Sequence[Operation] = (
     Operation(
         method="POST",
         path="/v1/messages",
+        scope=Scope.INFER,
         summary="Answer a conversation in Anthropic's format; streamed where `stream` is true",
         body=messages.MessagesRequest,
         examples={"plain": MESSAGES, "streamed": {**MESSAGES, "stream": True}},
@@ -274,6 +307,7 @@ TOKENS: Sequence[Operation] = (
     Operation(
         method="POST",
         path="/v1/messages/count_tokens",
+        scope=Scope.INFER,
         summary="Count the tokens of a conversation in Anthropic's format",
         body=messages.CountTokensRequest,
         examples={"plain": ASKED},
@@ -283,6 +317,7 @@ TOKENS: Sequence[Operation] = (
     Operation(
         method="POST",
         path="/v1/embeddings",
+        scope=Scope.INFER,
         summary="Turn texts into vectors",
         body=embeddings.EmbeddingsRequest,
         examples={"plain": INPUT, "base64": {**INPUT, "encoding_format": "base64"}},
@@ -292,6 +327,7 @@ TOKENS: Sequence[Operation] = (
     Operation(
         method="POST",
         path="/tokenize",
+        scope=Scope.INFER,
         summary="Ids of a text or of a conversation",
         body=tokenize.TokenizeRequest,
         examples={"text": {"model": MODEL, "prompt": "Hello"}, "conversation": ASKED},
@@ -301,6 +337,7 @@ TOKENS: Sequence[Operation] = (
     Operation(
         method="POST",
         path="/detokenize",
+        scope=Scope.INFER,
         summary="The text of ids",
         body=tokenize.DetokenizeRequest,
         examples={"plain": {"model": MODEL, "tokens": [1, 2, 3]}},
@@ -310,6 +347,7 @@ TOKENS: Sequence[Operation] = (
     Operation(
         method="POST",
         path="/apply-template",
+        scope=Scope.INFER,
         summary="A conversation in the model's chat template, as text",
         body=tokenize.ApplyTemplateRequest,
         examples={"plain": ASKED},

@@ -14,11 +14,13 @@ import uvicorn
 from litestar import Litestar
 
 from neuron import hardware
+from neuron.daemon.access import Access
 from neuron.daemon.app import create_app
 from neuron.daemon.projection.load import activations
 from neuron.daemon.protocol import DeadlineProtocol
 from neuron.daemon.server import url_of
 from neuron.engine.api import EngineApi
+from neuron.keys import Keyring
 from neuron.log import event
 from neuron.settings import Settings
 
@@ -50,6 +52,7 @@ class Server(uvicorn.Server):
 async def run(
     settings: Settings,
     sock: socket.socket,
+    keys: Keyring | None,
     engine: EngineApi | None,
     on_listening: Callable[[str], None],
 ) -> int:
@@ -57,10 +60,13 @@ async def run(
     stop = _stop_on_signal()
     engine = engine or _real_engine(settings)
     host = await asyncio.to_thread(hardware.discover)
-    server = Server(config_of(create_app(engine, settings, host=host, port=sock.getsockname()[1])))
+    access = Access(settings, keys)
+    app = create_app(engine, settings, host=host, port=sock.getsockname()[1], access=access)
+    server = Server(config_of(app))
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     await server.until_started(serving)
     event(log, "listening", url=url_of(sock))
+    _say_if_open(settings, keys)
     on_listening(url_of(sock))
     await engine.start()
     engine.activate(activations(settings.models))
@@ -70,6 +76,12 @@ async def run(
     await serving
     event(log, "stopped")
     return OK if stopped else INTERNAL
+
+
+def _say_if_open(settings: Settings, keys: Keyring | None) -> None:
+    """An operator who lets everybody in is told so once."""
+    if settings.insecure and keys is None:
+        event(log, "insecure: whoever reaches this node may use and manage it", level=logging.WARNING)
 
 
 def _real_engine(settings: Settings) -> EngineApi:

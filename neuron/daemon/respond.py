@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from litestar.response.base import ASGIResponse
 
 from neuron.daemon import errors, sse
+from neuron.daemon.access import CALLER
 from neuron.daemon.body import AnyRequest, ClientGone
 from neuron.daemon.projection.answer import Answer
 from neuron.daemon.record import Record
@@ -54,6 +56,12 @@ def admitted(request: AnyRequest) -> bool:
     return record is not None and record.admitted
 
 
+def asked_by(request: AnyRequest) -> dict[str, Any]:
+    """Who asks and how much they may have, as the guards found it; in the engine's words."""
+    caller = request.scope["state"][CALLER]
+    return {"principal": caller.name, "principal_limit": caller.limit}
+
+
 def ignored_header(names: Iterable[str]) -> dict[str, str]:
     """The header that names hints without effect; names come from the client, so only plain ones are echoed."""
     plain = [
@@ -73,6 +81,7 @@ async def generation(
 ) -> ASGIResponse:
     """Submit ``wanted`` and answer in the format of ``answer``. Raises what admission refuses with."""
     demand_generates(engine, wanted.model_id)
+    wanted = replace(wanted, **asked_by(request))
     record.expect([wanted])
     return await answered(request, engine.submit(wanted), answer, record, ignored)
 

@@ -13,22 +13,23 @@ from neuron.settings import Settings
 
 if TYPE_CHECKING:
     from neuron.engine.api import EngineApi
+    from neuron.keys import Keyring
 
 BACKLOG = 1024
 
 
-def bind(settings: Settings) -> socket.socket:
-    """A listening socket; connections queue in it from now on.
+def bind(settings: Settings, guarded: bool = False) -> socket.socket:
+    """A listening socket; connections queue in it from now on. ``guarded``: keys are configured.
 
     Raises:
         AddressInUse: the port is taken.
-        ConfigError: not an address of this host, not permitted, or beyond loopback without ``insecure``.
+        ConfigError: not an address of this host, not permitted, or beyond loopback without keys or ``insecure``.
     """
     family, address = _address(settings)
-    if not settings.insecure and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
+    if not (guarded or settings.insecure or _is_loopback(address[0])):
         raise ConfigError(
             f"bind {settings.bind} is reachable from other hosts, and this node has no keys",
-            hint="bind 127.0.0.1, or allow it with --insecure",
+            hint="make a key: neuron keys add NAME; or bind 127.0.0.1; or let everybody in with --insecure",
         )
     # asyncio turns Nagle off only where the protocol is said; with it each answer waits 40 ms for an ACK
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -53,6 +54,10 @@ def _address(settings: Settings) -> tuple[socket.AddressFamily, tuple[str, int]]
     return family, (str(address[0]), int(address[1]))
 
 
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
 def _bind_error(error: OSError, settings: Settings) -> AddressInUse | ConfigError:
     where = f"{settings.bind} port {settings.port}"
     if error.errno == errno.EADDRINUSE:
@@ -71,12 +76,14 @@ def serve(
     settings: Settings,
     sock: socket.socket,
     *,
+    keys: Keyring | None = None,
     engine: EngineApi | None = None,
     on_listening: Callable[[str], None] = lambda url: None,
 ) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code. Runs its own event loop in the main thread.
 
-    ``on_listening`` gets the URL once requests are answered; models may still be loading then.
+    Without ``keys`` no key is asked for. ``on_listening`` gets the URL once requests are answered; models may
+    still be loading then.
     """
     import asyncio
 
@@ -84,4 +91,4 @@ def serve(
     from neuron.daemon.process import run
 
     log.setup(settings.log_level, settings.log_format)
-    return asyncio.run(run(settings, sock, engine, on_listening))
+    return asyncio.run(run(settings, sock, keys, engine, on_listening))

@@ -51,7 +51,7 @@ def _status(error: e.NeuronError) -> int:
 
 def _anthropic_status(error: e.NeuronError) -> int:
     row = errors.row_of(error)
-    if row.retry_after_s is not None:
+    if row.retry_after_s is not None and row.status >= 500:
         return OVERLOADED
     return 400 if row.status == 422 else row.status
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from neuron.engine.events import Event
 from neuron.engine.request import ChatPrompt, Generation, LoadSpec, Prompt, TextPrompt, TokenPrompt
 from neuron.engine.status import EngineStatus, ModelStatus
+from neuron.keys import ANONYMOUS
 from neuron.progress import Progress, Report
 
 Fetch = Callable[[Report], Path]
@@ -81,7 +82,7 @@ class EngineApi(Protocol):
 
         Raises:
             ModelNotLoaded, ModelUnloading, HarnessNotEnabled, PromptTooLong, PromptNeverFits, InsufficientCache,
-            QueueFull, ShuttingDown, TemplateRenderFailed, InvalidValue
+            QueueFull, OverShare, ShuttingDown, TemplateRenderFailed, InvalidValue
         """
         ...
 
@@ -98,7 +99,13 @@ class EngineApi(Protocol):
         ...
 
     async def embed(
-        self, model_id: str, inputs: Sequence[TextPrompt | TokenPrompt], journey: Journey | None = None
+        self,
+        model_id: str,
+        inputs: Sequence[TextPrompt | TokenPrompt],
+        journey: Journey | None = None,
+        *,
+        principal: str = ANONYMOUS,
+        principal_limit: int | None = None,
     ) -> Embeddings:
         """One vector for each input. Raises what `submit` raises; `PromptTooLong` names the input in ``param``."""
         ...

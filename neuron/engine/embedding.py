@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from neuron.engine.api import Embeddings
 from neuron.engine.request import TextPrompt, TokenPrompt
 from neuron.errors import InvalidValue, ModelUnloading, NeuronError, PromptNeverFits, PromptTooLong
+from neuron.keys import ANONYMOUS
 
 if TYPE_CHECKING:
     from neuron.engine.loaded import LoadedModel
@@ -23,6 +24,8 @@ class EmbedRun:
     inputs: list[list[int]]
     kv_bytes: int
     """Cache of the longest input; they are computed one after the other."""
+    principal: str = ANONYMOUS
+    principal_limit: int | None = None
     n_answers: int = 1
     error: NeuronError | None = None
     started_s: float = 0.0

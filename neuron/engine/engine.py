@@ -15,12 +15,20 @@ from neuron.engine.embedding import encode_inputs
 from neuron.engine.harness import Harnesses
 from neuron.engine.loaded import LoadedModel
 from neuron.engine.models import Models, unloading
-from neuron.engine.request import ChatPrompt, Generation, LoadSpec, Prompt, TextPrompt, TokenPrompt
+from neuron.engine.request import (
+    ChatPrompt,
+    Generation,
+    LoadSpec,
+    Prompt,
+    TextPrompt,
+    TokenPrompt,
+)
 from neuron.engine.running import Running
 from neuron.engine.sequence import Output
 from neuron.engine.status import DecodeStatus, EngineStatus, ModelStatus
 from neuron.engine.stream import Stream
 from neuron.errors import InvalidValue, ShuttingDown
+from neuron.keys import ANONYMOUS
 from neuron.progress import Progress
 from neuron.settings import Settings
 
@@ -69,9 +77,13 @@ class Engine:
         model_id: str,
         inputs: TokenIds[TextPrompt | TokenPrompt],
         journey: Journey | None = None,
+        *,
+        principal: str = ANONYMOUS,
+        principal_limit: int | None = None,
     ) -> Embeddings:
         model = self._serving(model_id)
         run = await asyncio.to_thread(encode_inputs, model, inputs)
+        run.principal, run.principal_limit = principal, principal_limit
         self._check_still(model)
         return await self._running.embed(model, run, journey)
 

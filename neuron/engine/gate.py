@@ -1,19 +1,23 @@
-"""Admission: a place and cache bytes for each generation, in the order they came; used on the event loop only."""
+"""Admission: a place and cache bytes for each generation, callers in turns; used on the event loop only."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from neuron.errors import InsufficientCache, NeuronError, QueueFull
+from neuron.engine.turns import Turns
+from neuron.errors import InsufficientCache, NeuronError, OverShare, QueueFull
 
 
 class Entrant(Protocol):
     """What asks for a place: a generation or an embedding."""
 
+    @property
+    def principal(self) -> str: ...
+    @property
+    def principal_limit(self) -> int | None: ...
     @property
     def kv_bytes(self) -> int: ...
     @property
@@ -36,7 +40,8 @@ class _Waiting:
 
 @dataclass(slots=True, kw_only=True)
 class Gate:
-    """Counts what one model has given out. Bytes are looked at before places, and nobody overtakes."""
+    """Counts what one model has given out. Bytes are looked at before places. Callers take turns in the queue, and
+    nobody overtakes whose turn it is."""
 
     max_in_flight: int
     max_queue_depth: int
@@ -44,17 +49,19 @@ class Gate:
     kv_budget_bytes: int
     kv_used_bytes: int = 0
     rejected_queue_full: int = 0
+    rejected_over_share: int = 0
     rejected_timeout: int = 0
     mean_duration_s: float = 0.0
     """Running mean of how long a generation held its place."""
     running: set[Entrant] = field(default_factory=set)
-    waiting: deque[_Waiting] = field(default_factory=deque)
+    waiting: Turns[_Waiting] = field(default_factory=Turns)
 
     def enter(self, entrant: E, start: Callable[[E], None], refuse: Callable[[E, NeuronError], None]) -> None:
         """Start the entrant now or queue it; ``refuse`` is called later if it waits too long.
 
-        Raises `QueueFull` when there is no room to wait.
+        Raises `OverShare` when its caller has enough, and `QueueFull` when there is no room to wait.
         """
+        self._check_share(entrant)
         if not self.waiting and self._fits(entrant):
             self._start(entrant, lambda: start(entrant))
             return
@@ -67,7 +74,7 @@ class Gate:
         timer = asyncio.get_running_loop().call_later(
             self.queue_timeout_s, lambda: self._time_out(entrant, refuse)
         )
-        self.waiting.append(_Waiting(entrant, lambda: start(entrant), timer))
+        self.waiting.add(entrant.principal, _Waiting(entrant, lambda: start(entrant), timer))
 
     def leave(self, entrant: Entrant) -> None:
         """Give back what the entrant held, or its place in the queue, and start who comes next. Idempotent."""
@@ -89,6 +96,23 @@ class Gate:
         """Answers that are being computed."""
         return sum(entrant.n_answers for entrant in self.running)
 
+    def _check_share(self, entrant: Entrant) -> None:
+        """An entrant that is larger than its caller's share by itself passes when the caller has nothing else."""
+        limit = entrant.principal_limit
+        held = sum(e.n_answers for e in self._all() if e.principal == entrant.principal)
+        if limit is None or not held or held + entrant.n_answers <= limit:
+            return
+        self.rejected_over_share += 1
+        raise OverShare(
+            f"{held} answers for {entrant.principal!r} run or wait on this model, and it may have {limit}",
+            hint="wait for one of them to end",
+            retry_after_s=self.retry_after_s(),
+        )
+
+    def _all(self) -> Iterator[Entrant]:
+        yield from self.running
+        yield from (entry.entrant for entry in self.waiting)
+
     def _fits(self, entrant: Entrant) -> bool:
         if self.kv_used_bytes + entrant.kv_bytes > self.kv_budget_bytes:
             return False
@@ -100,8 +124,8 @@ class Gate:
         start()
 
     def _advance(self) -> None:
-        while self.waiting and self._fits(self.waiting[0].entrant):
-            entry = self.waiting.popleft()
+        while self.waiting and self._fits(self.waiting.first().entrant):
+            entry = self.waiting.take()
             entry.timer.cancel()
             self._start(entry.entrant, entry.start)
 
@@ -109,7 +133,7 @@ class Gate:
         for entry in list(self.waiting):
             if entry.entrant is entrant:
                 entry.timer.cancel()
-                self.waiting.remove(entry)
+                self.waiting.remove(entrant.principal, entry)
 
     def _time_out(self, entrant: E, refuse: Callable[[E, NeuronError], None]) -> None:
         """``refuse`` is expected to end in `leave`, which takes the entrant out of the queue."""

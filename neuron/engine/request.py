@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from neuron.keys import ANONYMOUS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
@@ -114,6 +116,10 @@ class Generation:
     model_id: str
     prompt: Prompt
     request_id: str
+    principal: str = ANONYMOUS
+    """Who asks: callers take turns in the queue of a model."""
+    principal_limit: int | None = None
+    """Most answers of this caller that may run and wait on the model; None: no bound."""
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     """None: up to the context."""

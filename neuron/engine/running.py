@@ -34,7 +34,7 @@ class Running:
         return sum(1 for sequence in self._active if sequence.started_s)
 
     def generate(self, model: LoadedModel, answers: list[Answer]) -> Stream:
-        """A stream that has a place or waits for one. Raises `QueueFull`."""
+        """A stream that has a place or waits for one. Raises `QueueFull` and `OverShare`."""
         stream = Stream(answers, self._cancel)
         self._active.update((sequence, (stream, model)) for sequence in stream.sequences)
         try:
@@ -45,7 +45,7 @@ class Running:
         return stream
 
     async def embed(self, model: LoadedModel, run: EmbedRun, journey: Journey | None = None) -> Embeddings:
-        """The vectors of one request. Raises `QueueFull` and what the computing raises."""
+        """The vectors of one request. Raises `QueueFull`, `OverShare` and what the computing raises."""
         self._embeds[run] = model
         try:
             model.gate.enter(run, EmbedRun.start, EmbedRun.fail)

@@ -49,6 +49,16 @@ class Sequence:
     ended_s: float = 0.0
 
     @property
+    def principal(self) -> str:
+        """Who asks."""
+        return self.generation.principal
+
+    @property
+    def principal_limit(self) -> int | None:
+        """Most answers that the caller may have on the model."""
+        return self.generation.principal_limit
+
+    @property
     def n_answers(self) -> int:
         """Answers that start from this sequence's prompt, its own included."""
         return self.generation.n

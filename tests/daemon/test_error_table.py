@@ -51,6 +51,7 @@ CONTRACT: list[tuple[e.NeuronError, int, str, str | None, dict[str, Any], str | 
         {},
         "5",
     ),
+    (e.OverShare("yours", retry_after_s=3), 429, "rate_limit_error", "rate_limit_exceeded", {}, "3"),
     (e.ShuttingDown("bye"), 503, "api_error", "shutting_down", {}, "15"),
     (e.ModelUnloading("going"), 503, "api_error", "model_unloading", {}, "5"),
     (e.NumericalError("not finite"), 500, "server_error", "numerical_error", {}, None),
@@ -96,7 +97,7 @@ def test_every_error_class_has_a_row() -> None:
 def test_every_error_is_answered_in_both_shapes(cls: type[e.NeuronError]) -> None:
     error = cls("text", hint="do this", param="p")
     row, told = errors.row_of(error), errors.v1_body(error, "req_1")["error"]
-    assert row.status in (400, 403, 404, 413, 415, 422, 500, 503)
+    assert row.status in (400, 401, 403, 404, 413, 415, 422, 429, 500, 503)
     assert told.code == (None if row.secret else cls.code)
     assert ("req_1" in told.message) if row.secret else told.message.startswith("text")
     flat = errors.node_body(error, "req_1")

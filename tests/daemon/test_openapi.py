@@ -78,7 +78,7 @@ def test_unknown_fields_are_not_forbidden(document: Any) -> None:
 def test_every_refusal_of_a_prompt_is_declared(document: Any) -> None:
     declared = document["paths"]["/v1/chat/completions"]["post"]["responses"]
     for error, row in errors.TABLE.items():
-        if row.status in (400, 403, 404, 413, 415, 422, 503):
+        if row.status in (400, 401, 403, 404, 413, 415, 422, 429, 503):
             assert str(row.status) in declared, error
     assert set(declared["200"]["content"]) == {"application/json", "text/event-stream"}
 

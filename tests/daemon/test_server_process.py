@@ -158,6 +158,12 @@ def test_loopback_addresses_need_nothing(address: str) -> None:
         assert url_of(sock).startswith("http://127.0.0.")
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1"])
+def test_keys_allow_any_address(address: str) -> None:
+    with bind(Settings(port=0, bind=address), guarded=True) as sock:
+        assert url_of(sock).startswith("http://127.0.0.1:")
+
+
 def test_insecure_allows_any_address() -> None:
     with bind(Settings(port=0, bind="0.0.0.0", insecure=True)) as sock:
         assert url_of(sock).startswith("http://127.0.0.1:")

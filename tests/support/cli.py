@@ -16,7 +16,8 @@ def environment(home: Path | None = None, **more: str) -> dict[str, str]:
     """The caller's environment without its settings, proxies and colours."""
     dropped = ("NEURON_", "HF_", "XDG_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_COLOR", "FORCE_COLOR")
     kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(dropped)}
-    return {**kept, "XDG_CONFIG_HOME": str(home or "/nonexistent"), "OMP_NUM_THREADS": "1", **more}
+    mine = str(home or "/nonexistent")
+    return {**kept, "XDG_CONFIG_HOME": mine, "XDG_STATE_HOME": mine, "OMP_NUM_THREADS": "1", **more}
 
 
 def neuron(

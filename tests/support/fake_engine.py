@@ -25,6 +25,7 @@ from neuron.engine.events import (
 from neuron.engine.request import ChatPrompt, Generation, LoadSpec, Prompt, TextPrompt, TokenPrompt
 from neuron.engine.status import Activation, DecodeStatus, EngineStatus, LoadFigures, ModelStatus
 from neuron.errors import AlreadyLoaded, InvalidValue, ModelNotLoaded, NeuronError, ShuttingDown
+from neuron.keys import ANONYMOUS
 from neuron.progress import Progress
 
 TIMINGS = Timings(queue_ms=1, prefill_ms=2, decode_ms=3)
@@ -182,6 +183,8 @@ class FakeEngine:
         self.on_submit: Callable[[Generation], None] = lambda generation: None
         self.prompts: list[Prompt] = []
         """What was tokenised, rendered or embedded."""
+        self.embedders: list[tuple[str, int | None]] = []
+        """Who embedded, and how much they may."""
         self._ends: dict[str, asyncio.Event] = {}
 
     @staticmethod
@@ -294,9 +297,16 @@ class FakeEngine:
         return said if prompt.continue_final else f"{said}<assistant>"
 
     async def embed(
-        self, model_id: str, inputs: Sequence[TextPrompt | TokenPrompt], journey: Journey | None = None
+        self,
+        model_id: str,
+        inputs: Sequence[TextPrompt | TokenPrompt],
+        journey: Journey | None = None,
+        *,
+        principal: str = ANONYMOUS,
+        principal_limit: int | None = None,
     ) -> Embeddings:
         """A vector of three numbers, of which the second is the number of tokens."""
+        self.embedders.append((principal, principal_limit))
         sizes = [len(await self.tokenize(model_id, prompt)) for prompt in inputs]
         if self.script.refuse:
             raise self.script.refuse

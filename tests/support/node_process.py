@@ -98,7 +98,13 @@ def node(*args: str | Path, env: dict[str, str] | None = None, wait_s: float = 6
 def clean_env(extra: dict[str, str] | None = None) -> dict[str, str]:
     """The environment without anything of neuron's own but the cache, and with ``extra``."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("NEURON_") or k == "NEURON_CACHE"}
-    return {**kept, "NO_COLOR": "1", "XDG_CONFIG_HOME": "/nonexistent", **(extra or {})}
+    return {
+        **kept,
+        "NO_COLOR": "1",
+        "XDG_CONFIG_HOME": "/nonexistent",
+        "XDG_STATE_HOME": "/nonexistent",
+        **(extra or {}),
+    }
 
 
 def cli(

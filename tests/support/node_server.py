@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from neuron.daemon.access import Access
 from neuron.daemon.app import create_app
 from neuron.daemon.process import Server, config_of
 from neuron.daemon.readings import Readings
 from neuron.daemon.server import bind
 from neuron.hardware import CpuReading, Host
+from neuron.keys import Keyring
 from neuron.settings import Settings
 from tests.support.fake_engine import FakeEngine
 from tests.support.hosts import CPU_HOST
@@ -31,6 +33,7 @@ class NodeServer:
     engine: FakeEngine
     port: int
     loop: asyncio.AbstractEventLoop
+    access: Access
 
     @property
     def url(self) -> str:
@@ -108,7 +111,10 @@ def dechunked(body: bytes) -> bytes:
 
 @contextmanager
 def node_server(
-    engine: FakeEngine | None = None, settings: Settings | None = None, host: Host = CPU_HOST
+    engine: FakeEngine | None = None,
+    settings: Settings | None = None,
+    host: Host = CPU_HOST,
+    keys: Keyring | None = None,
 ) -> Iterator[NodeServer]:
     """A node on a free port until the block ends."""
     engine = engine or FakeEngine()
@@ -117,12 +123,14 @@ def node_server(
     port = sock.getsockname()[1]
     loop = asyncio.new_event_loop()
     readings = Readings(list, lambda: CPU_READING)
-    server = Server(config_of(create_app(engine, settings, host=host, readings=readings, port=port)))
+    access = Access(settings, keys)
+    app = create_app(engine, settings, host=host, readings=readings, port=port, access=access)
+    server = Server(config_of(app))
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(sockets=[sock])))
     thread.start()
     try:
         eventually(lambda: server.started)
-        yield NodeServer(engine, port, loop)
+        yield NodeServer(engine, port, loop, access)
     finally:
         server.should_exit = True
         thread.join(10)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
 
+from neuron import keys
 from neuron.daemon.server import bind, serve
 from neuron.settings import Settings
 from tests.support.fake_engine import FakeEngine, Script
@@ -12,9 +15,13 @@ from tests.support.fake_engine import FakeEngine, Script
 
 def main(settings: dict[str, object], script: dict[str, object]) -> int:
     """Serve; the exit code. The engine's calls are printed last, in order."""
+    if file := settings.pop("keys_file", None):
+        settings["keys_file"] = Path(str(file))
     chosen = Settings(port=0, log_format="json", **settings)  # type: ignore[arg-type]
     engine = FakeEngine(Script(**script))  # type: ignore[arg-type]
-    code = serve(chosen, bind(chosen), engine=engine, on_listening=lambda url: print(url, flush=True))
+    ring = keys.load(chosen.keys_file, os.environ) if chosen.keys_file else None
+    sock = bind(chosen, guarded=ring is not None)
+    code = serve(chosen, sock, keys=ring, engine=engine, on_listening=lambda url: print(url, flush=True))
     print(json.dumps(engine.calls), "torch" in sys.modules, flush=True)
     return code
 

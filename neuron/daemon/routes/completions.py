@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from litestar import Request, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
@@ -19,7 +21,8 @@ async def create_completion(request: Request[None, None, State], node: NamedDepe
     with respond.begin(request, node.requests) as record:
         wire, unknown = await body.read(request, CompletionRequest, node.settings.max_body_bytes)
         record.model, record.stream = wire.model, bool(wire.stream)
-        wanted = completions.generations(wire, record.request_id)
+        caller = respond.asked_by(request)
+        wanted = [replace(one, **caller) for one in completions.generations(wire, record.request_id)]
         record.expect(wanted)
         respond.demand_generates(node.engine, wire.model)
         model = node.engine.model(wire.model)

@@ -21,7 +21,8 @@ async def create_embeddings(request: Request[None, None, State], node: NamedDepe
         record.model = wire.model
         prompts = embeddings.prompts(wire)
         record.embeds(prompts)
-        found = await respond.unless_gone(request, node.engine.embed(wire.model, prompts, record))
+        embedded = node.engine.embed(wire.model, prompts, record, **respond.asked_by(request))
+        found = await respond.unless_gone(request, embedded)
         answer = respond.json(embeddings.response(wire, found), headers=respond.ignored_header(unknown))
         record.embedded(found.prompt_tokens)
         return answer

@@ -1,0 +1,139 @@
+"""Who may do what on this node: the keys as they are now, and the scope that each route needs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from neuron import keys
+from neuron.daemon.operations import OPERATIONS, Operation
+from neuron.errors import ConfigError, InsufficientScope, InvalidApiKey, NeuronError
+from neuron.keys import ANONYMOUS, Key, Keyring, Scope
+from neuron.log import event
+from neuron.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CALLER = "caller"
+"""In a request's state: who asks."""
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as far as the node knows."""
+
+    name: str = ANONYMOUS
+    limit: int | None = None
+    """Most answers of this caller that may run and wait on one model."""
+
+
+class Access:
+    """What `Guards` asks. The keys can be exchanged while requests run."""
+
+    def __init__(self, settings: Settings, ring: Keyring | None = None) -> None:
+        self.ring = ring
+        """None: no keys are configured, and everybody may do everything."""
+        self._settings = settings
+        self._scopes = ScopeTable(OPERATIONS)
+
+    def admit(self, method: str, path: str, headers: Headers) -> Caller:
+        """Who may pass. Raises `InvalidApiKey` and `InsufficientScope`."""
+        needed = self._scopes.of(method, path)
+        if self.ring is None:
+            return Caller(limit=self._settings.max_per_principal)
+        key = self._known(self.ring, headers)
+        if key is None and needed is not Scope.OPEN:
+            raise _unknown(headers)
+        if key is not None and key.scope < needed:
+            raise InsufficientScope(
+                f"key {key.name!r} has the scope {key.scope.word}, and this needs {needed.word}",
+                hint="ask the operator of this node for another key",
+            )
+        return Caller() if key is None else self._caller(key)
+
+    def reload(self, settings: Settings) -> None:
+        """Take the files again. What can't be read leaves the keys as they are, and the log says so."""
+        try:
+            self.ring = _not_fewer(keys.load(settings.keys_file, os.environ), self.ring)
+        except NeuronError as error:
+            event(
+                log,
+                "keys not reloaded",
+                level=logging.ERROR,
+                cause=error.message,
+                hint=error.hint,
+                keys=_count(self.ring),
+            )
+            return
+        self._settings = settings
+        event(log, "keys reloaded", keys=_count(self.ring))
+
+    def _known(self, ring: Keyring, headers: Headers) -> Key | None:
+        found = (ring.find(secret) for secret in credentials(headers))
+        return next((key for key in found if key is not None), None)
+
+    def _caller(self, key: Key) -> Caller:
+        own = key.max_in_flight
+        return Caller(key.name, self._settings.max_per_principal if own is None else own)
+
+
+def credentials(headers: Headers) -> list[bytes]:
+    """The secrets that a request shows, at most two: a bearer token, and Anthropic's header."""
+    said: dict[bytes, bytes] = {}
+    for name, value in headers:
+        said.setdefault(name.lower(), value)
+    scheme, _, token = said.get(b"authorization", b"").strip().partition(b" ")
+    bearer = token.strip() if scheme.lower() == b"bearer" else b""
+    return [secret for secret in (bearer, said.get(b"x-api-key", b"").strip()) if secret]
+
+
+def _unknown(headers: Headers) -> InvalidApiKey:
+    if credentials(headers):
+        return InvalidApiKey("this node does not know the key", hint="ask its operator for one that it knows")
+    return InvalidApiKey(
+        "this node asks for a key, and there was none", hint="send it as Authorization: Bearer KEY"
+    )
+
+
+def _not_fewer(found: Keyring | None, now: Keyring | None) -> Keyring | None:
+    """``found``, unless it would open a node that was guarded because its file is gone."""
+    if found is None and now is not None:
+        raise ConfigError("there is no file of keys any more", hint="restart the node to run it without keys")
+    return found
+
+
+def _count(ring: Keyring | None) -> int:
+    return 0 if ring is None else len(ring.keys)
+
+
+class ScopeTable:
+    """The scope of every method and path. What is in no row needs the largest."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        plain = [o for o in operations if "{" not in o.path]
+        self._plain: Mapping[tuple[str, str], Scope] = {(o.method, o.path): o.scope for o in plain}
+        self._patterns = [
+            (o.method, _pattern(o.route or o.path), o.scope) for o in operations if "{" in o.path
+        ]
+
+    def of(self, method: str, path: str) -> Scope:
+        """What a request needs. The path is taken as the router takes it: empty parts count for nothing."""
+        path = "/" + "/".join(part for part in path.split("/") if part)
+        if (method, path) in self._plain:
+            return self._plain[method, path]
+        fits = [scope for its, pattern, scope in self._patterns if its == method and pattern.fullmatch(path)]
+        return max(fits, default=Scope.MANAGE)
+
+
+def _pattern(route: str) -> re.Pattern[str]:
+    """A route with ``{name:path}``, which takes slashes, and ``{name:str}``, which does not."""
+    parts = re.split(r"({\w+:?\w*})", route)
+    return re.compile("".join(_parameter(p) if p.startswith("{") else re.escape(p) for p in parts), re.DOTALL)
+
+
+def _parameter(text: str) -> str:
+    return ".+" if text.endswith(":path}") else "[^/]+"

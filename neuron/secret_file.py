@@ -1,0 +1,56 @@
+"""Files that hold secrets: read only where nobody else can, and never in part."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from neuron.errors import ConfigError, ExposedSecret
+
+MAX_BYTES = 1 << 20
+OTHERS = 0o007
+GROUP_AND_OTHERS = 0o077
+
+
+def read_secret(path: Path, forbidden: int = GROUP_AND_OTHERS) -> str:
+    """The text of a file that grants none of the ``forbidden`` mode bits.
+
+    Raises:
+        ExposedSecret: others can read or write it, or it belongs to somebody else.
+        ConfigError: it is not there, not a regular file, too large, or not UTF-8.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would block for ever
+    except PermissionError as e:
+        raise ExposedSecret(
+            f"{path}: this user may not read it", hint="give it to the user that runs neuron"
+        ) from e
+    except OSError as e:
+        raise ConfigError(f"{path}: {e.strerror}") from e
+    with os.fdopen(fd, "rb") as file:
+        check_private(path, os.fstat(file.fileno()), forbidden)
+        return _text(path, file.read(MAX_BYTES + 1))
+
+
+def check_private(path: Path, status: os.stat_result, forbidden: int = GROUP_AND_OTHERS) -> None:
+    """Raise where the file of this status is no place for a secret."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path}: not a regular file")
+    if status.st_mode & forbidden:
+        raise ExposedSecret(
+            f"{path}: others can read it (mode {stat.S_IMODE(status.st_mode):04o}), and it holds secrets",
+            hint=f"chmod 600 {path}",
+        )
+    me = os.geteuid()
+    if me != 0 and status.st_uid not in (0, me):
+        raise ExposedSecret(f"{path}: belongs to another user", hint=f"chown it to user {me}")
+
+
+def _text(path: Path, content: bytes) -> str:
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_BYTES >> 20} MiB")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path}: not UTF-8: {e.reason}") from e
