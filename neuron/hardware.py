@@ -40,6 +40,7 @@ class GpuReading:
     vram_free_mb: int
     utilization_pct: int
     temp_c: int
+    power_w: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,7 @@ def _readings(lib: Any) -> list[GpuReading]:
             _memory_mb(lib, handle, "free"),
             _measured(lib, lambda h: int(lib.nvmlDeviceGetUtilizationRates(h).gpu), handle),
             _measured(lib, partial(_temperature, lib), handle),
+            _measured(lib, lambda h: int(lib.nvmlDeviceGetPowerUsage(h)), handle) / 1e3,
         )
         for index, handle in _handles(lib)
     ]

@@ -64,6 +64,7 @@ def library(**changes: Any) -> SimpleNamespace:
         "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=80 * gib, used=gib, free=79 * gib),
         "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=42),
         "nvmlDeviceGetTemperature": lambda handle, sensor: 55,
+        "nvmlDeviceGetPowerUsage": lambda handle: 310_500,
     }
     return SimpleNamespace(**{**functions, **changes})
 
@@ -80,12 +81,12 @@ def test_a_gpu_is_described_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
     host = hardware.discover()
     assert host.gpus == (hardware.Gpu(0, "A GPU", 81920, "9.0"),)
     assert (host.cuda_version, host.driver_version, host.cuda_unavailable_reason) == ("12.9", "575.57", None)
-    assert hardware.read_gpus() == [hardware.GpuReading(0, 1024, 80896, 42, 55)]
+    assert hardware.read_gpus() == [hardware.GpuReading(0, 1024, 80896, 42, 55, 310.5)]
 
 
 def test_what_a_device_does_not_measure_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", library(nvmlDeviceGetUtilizationRates=fails(3, NotSupported)))
-    assert hardware.read_gpus() == [hardware.GpuReading(0, 1024, 80896, 0, 55)]
+    assert hardware.read_gpus() == [hardware.GpuReading(0, 1024, 80896, 0, 55, 310.5)]
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def _facts(info: RequestInfo) -> list[tuple[str, str]]:
     return [
         ("request", info.id),
         ("model", info.model or "not known"),
+        *([("key", info.principal)] if info.principal else []),
         ("path", f"{info.path}{', streamed' if info.stream else ''}"),
         ("state", info.state),
         ("arrived", _clock(info.arrived)),

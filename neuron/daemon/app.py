@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from litestar import Litestar, Response
@@ -15,7 +16,9 @@ from neuron import hardware
 from neuron.daemon import errors, respond, shapes
 from neuron.daemon.access import Access
 from neuron.daemon.body import AnyRequest, ClientGone
+from neuron.daemon.gauges import Gauges
 from neuron.daemon.guards import Guards, allowed_hosts
+from neuron.daemon.metrics import Metrics
 from neuron.daemon.node import Node
 from neuron.daemon.readings import Readings
 from neuron.daemon.requests import Requests
@@ -24,6 +27,7 @@ from neuron.daemon.routes import (
     completions,
     embeddings,
     messages,
+    metrics,
     models,
     node,
     requests,
@@ -44,6 +48,7 @@ ROUTES: Sequence[ControllerRouterHandler] = (
     node.version_,
     node.ready,
     node.openapi_document,
+    metrics.metrics,
     requests.list_requests,
     requests.one_request,
     models.list_models,
@@ -85,15 +90,18 @@ def create_app(
     """
     readings = readings or Readings(hardware.read_gpus, hardware.read_cpu)
     store = response_store(settings)
+    counted = Metrics()
     shared = Node(
         engine=engine,
         settings=settings,
         host=host,
         readings=readings,
         port=port or settings.port,
-        requests=Requests(kept=settings.requests_kept, texts=settings.log_prompts),
+        requests=Requests(kept=settings.requests_kept, texts=settings.log_prompts, observers=(counted,)),
+        metrics=counted,
         responses=store,
     )
+    counted.registry.register(Gauges(shared))
     app = Litestar(
         route_handlers=ROUTES,
         dependencies={"node": Provide(lambda: shared, use_cache=True, sync_to_thread=False)},
@@ -108,9 +116,12 @@ def create_app(
         openapi_config=None,
         logging_config=None,
     )
+    app.state.node = shared
     names = allowed_hosts(settings, (host.hostname, host.hostname.partition(".")[0]))
     any_address = settings.bind in ("0.0.0.0", "::")
-    app.asgi_handler = Guards(app.asgi_handler, names, access or Access(settings), any_address)
+    app.asgi_handler = Guards(
+        app.asgi_handler, names, access or Access(settings), any_address, counted.refused
+    )
     return app
 
 
@@ -131,6 +142,8 @@ def on_neuron_error(request: AnyRequest, error: NeuronError) -> Response[bytes]:
     shape = shapes.of(path)
     status = shape.status(error)
     private = path in GENERATION_PATHS and status < 500
+    if respond.RECORD not in request.scope["state"]:
+        _metrics(request).refused(path, error.code)
     if not respond.admitted(request):
         event(
             log,
@@ -157,6 +170,9 @@ def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[byt
         return on_bug(request, error)
     shape = shapes.of(request.scope["path"])
     body = shape.framework(error.status_code, respond.request_id(request))
+    _metrics(request).refused(
+        request.scope["path"], HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    )
     allow = {k: v for k, v in (error.headers or {}).items() if k.lower() == "allow"}
     return _response(body, error.status_code, allow)
 
@@ -165,8 +181,15 @@ def on_bug(request: AnyRequest, error: Exception) -> Response[bytes]:
     """A fault of ours: the cause goes to the log, the client gets a fixed text."""
     request_id, path = respond.request_id(request), request.scope["path"]
     event_fields = {"neuron_fields": {"id": request_id, "path": path}}
+    if respond.RECORD not in request.scope["state"]:
+        _metrics(request).refused(path, NeuronError.code)
     log.error("bug", exc_info=error, extra=event_fields)
     return _response(shapes.of(path).framework(500, request_id), 500, {"x-should-retry": "false"})
+
+
+def _metrics(request: AnyRequest) -> Metrics:
+    node: Node = request.app.state.node
+    return node.metrics
 
 
 def _response(body: Any, status: int, headers: dict[str, str] | None = None) -> Response[bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from litestar.enums import ScopeType
@@ -66,13 +66,20 @@ class Guards:
     """The outermost ASGI application."""
 
     def __init__(
-        self, app: ASGIApp, hosts: frozenset[str], access: Access, any_address: bool = False
+        self,
+        app: ASGIApp,
+        hosts: frozenset[str],
+        access: Access,
+        any_address: bool = False,
+        refused: Callable[[str, str], None] = lambda path, code: None,
     ) -> None:
         self.app = app
         self.hosts = hosts
         self.access = access
         self.any_address = any_address
         """Bound to every address of this host: then any literal address in ``Host`` is taken for one of them."""
+        self.refused = refused
+        """Is told the path and the code of what is refused here."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -86,6 +93,7 @@ class Guards:
             caller = self.access.admit(scope["method"], scope["path"], scope["headers"])
         except NeuronError as error:
             _log_refusal(error, scope["path"], request_id)
+            self.refused(scope["path"], error.code)
             await refuse(labelled, error, scope["path"], request_id)
         else:
             scope["state"][CALLER] = caller

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from neuron.daemon.metrics import Metrics
 from neuron.daemon.readings import Readings
 from neuron.daemon.requests import Requests
 from neuron.daemon.store import ResponseStore
@@ -27,6 +28,7 @@ class Node:
     readings: Readings
     port: int
     requests: Requests
+    metrics: Metrics
     responses: ResponseStore | None = None
     """None: no responses are kept."""
     began_s: float = field(default_factory=time.monotonic)

@@ -119,7 +119,7 @@ def _responses(operation: Operation) -> dict[int, dict[str, Any]]:
     refusal = {JSON: _schema(_error_shape(operation))}
     found = {status: _response(status, refusal) for status in _refused(operation)}
     for status, kind in operation.answers.items():
-        content = {JSON: _schema(kind)}
+        content = {operation.media: _schema(kind)}
         if operation.events and status == 200:
             content[EVENTS] = _events(operation)
         found[status] = {**_response(status, content), **_links(operation)}

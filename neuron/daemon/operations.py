@@ -27,6 +27,8 @@ class Operation:
     """Of the request; None takes none."""
     answers: Mapping[int, Any]
     """Status → type of the JSON body."""
+    media: str = "application/json"
+    """Of the answers."""
     events: tuple[type, ...] = ()
     """Types of the data of a streamed answer's events."""
     refusals: tuple[type[e.NeuronError], ...] = ()
@@ -119,6 +121,14 @@ NODE: Sequence[Operation] = (
         scope=Scope.OPEN,
         summary="Whether new work is accepted",
         answers={200: node.ReadyResponse, 503: node.ReadyResponse},
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        scope=Scope.INFER,
+        summary="Counters, gauges and histograms in Prometheus' text format",
+        answers={200: str},
+        media="text/plain",
     ),
     Operation(
         method="GET",

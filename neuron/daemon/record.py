@@ -40,7 +40,7 @@ class Observer(Protocol):
     """Who is told of what happens to a record."""
 
     def admitted(self, record: Record) -> None: ...
-    def token_gap(self, record: Record, gap_s: float, n_tokens: int) -> None: ...
+    def generated(self, record: Record, n_tokens: int, gap_s: float | None) -> None: ...
     def ended(self, record: Record) -> None: ...
 
 
@@ -58,6 +58,8 @@ class Record:
         self.arrived_at_s = time.time()
         self.marks = Marks()
         self.kind: Literal["generation", "embeddings"] = "generation"
+        self.principal: str | None = None
+        """The name of the key that was shown; None without one."""
         self.model: str | None = None
         self.stream = False
         self.n = 1
@@ -154,21 +156,27 @@ class Record:
             case Finished():
                 self.finish = event.reason
                 self._usage[event.index] = event.usage
+                self._count(event.index, event.usage.completion_tokens, event.at_s)
                 self._n_open -= 1
                 self.marks.done_s = 0.0 if self._n_open else event.at_s
             case Failed():
                 self._fail(event.error)
 
     def _note_tokens(self, event: TextDelta | ReasoningDelta | ToolCallDelta) -> None:
-        index, before = event.index, self._tokens.get(event.index, 0)
         self.marks.first_token_s = self.marks.first_token_s or event.at_s
-        if before and event.n_tokens > before:
-            n_tokens = event.n_tokens - before
-            self._observer.token_gap(self, (event.at_s - self._newest_s[index]) / n_tokens, n_tokens)
-        if event.n_tokens > before:
-            self._tokens[index], self._newest_s[index] = event.n_tokens, event.at_s
+        self._count(event.index, event.n_tokens, event.at_s)
         if self.transcript is not None:
             self.transcript.note(event)
+
+    def _count(self, index: int, n_tokens: int, at_s: float) -> None:
+        """An answer has so many tokens now."""
+        before = self._tokens.get(index, 0)
+        n_new = n_tokens - before
+        if n_new <= 0:
+            return
+        gap_s = (at_s - self._newest_s[index]) / n_new if before else None
+        self._tokens[index], self._newest_s[index] = n_tokens, at_s
+        self._observer.generated(self, n_new, gap_s)
 
     def _fail(self, error: NeuronError) -> None:
         self.finish, self._failed = error.code, True
@@ -202,8 +210,7 @@ class Record:
     @property
     def completion_tokens(self) -> int:
         """Of every answer, so far."""
-        done = {index: usage.completion_tokens for index, usage in self._usage.items()}
-        return sum({**self._tokens, **done}.values())
+        return sum(self._tokens.values())
 
     def used(self, of: Callable[[Usage], int]) -> int:
         """A count of every answer that is whole."""
@@ -223,6 +230,7 @@ class Record:
             self.kind,
             id=self.request_id,
             model=self.model,
+            principal=self.principal,
             stream=self.stream if is_text else None,
             inputs=None if is_text else self.n_prompts,
             finish=self.finish,

@@ -43,10 +43,10 @@ class Requests:
         for observer in self._observers:
             observer.admitted(record)
 
-    def token_gap(self, record: Record, gap_s: float, n_tokens: int) -> None:
+    def generated(self, record: Record, n_tokens: int, gap_s: float | None) -> None:
         """See `Observer`."""
         for observer in self._observers:
-            observer.token_gap(record, gap_s, n_tokens)
+            observer.generated(record, n_tokens, gap_s)
 
     def ended(self, record: Record) -> None:
         """Keep it among those that ended, the oldest of which goes."""

@@ -19,6 +19,7 @@ from neuron.daemon.requests import Requests
 from neuron.engine.api import EngineApi, EventStream
 from neuron.engine.request import Generation
 from neuron.errors import InvalidValue
+from neuron.keys import ANONYMOUS
 
 T = TypeVar("T")
 
@@ -46,6 +47,8 @@ def request_id(request: AnyRequest) -> str:
 def begin(request: AnyRequest, requests: Requests) -> Record:
     """The record of a request for text or vectors."""
     record = requests.begin(request_id(request), request.scope["path"])
+    name = request.scope["state"][CALLER].name
+    record.principal = None if name == ANONYMOUS else name
     request.scope["state"][RECORD] = record
     return record
 

@@ -107,6 +107,7 @@ class Engine:
             models=self._models.statuses(),
             activation=self._models.activation,
             decode=self._decode_status(),
+            loads=self._models.loads,
         )
 
     def model(self, model_id: str) -> ModelStatus | None:

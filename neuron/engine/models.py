@@ -15,7 +15,7 @@ from neuron.engine.loaded import LoadedModel
 from neuron.engine.registry import Entry, in_thread
 from neuron.engine.request import LoadSpec
 from neuron.engine.running import Running
-from neuron.engine.status import Activation, ModelStatus
+from neuron.engine.status import Activation, Loads, ModelStatus
 from neuron.errors import (
     AlreadyLoaded,
     InvalidModelFile,
@@ -48,6 +48,7 @@ class Models:
         self._entries: dict[str, Entry] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.activation = Activation()
+        self.loads = Loads()
 
     def warm(self) -> None:
         """Import torch in the background, so that the first load does not wait for it."""
@@ -160,11 +161,14 @@ class Models:
             # without its traceback, whose frames would hold on to half-loaded weights
             entry.failure = _as_load_failure(e).with_traceback(None)
             entry.state = "failed"
+            self.loads = replace(self.loads, failed=self.loads.failed + 1)
             self._forget_old_failures()
             await in_thread("free-memory", self._harnesses.free_memory)
         else:
             entry.state = "loaded"
-            event(log, "model loaded", id=name, seconds=time.monotonic() - started_s)
+            entry.load_s = time.monotonic() - started_s
+            self.loads = replace(self.loads, loaded=self.loads.loaded + 1)
+            event(log, "model loaded", id=name, seconds=entry.load_s)
 
     async def _unload(self, entry: Entry) -> None:
         name = entry.spec.model_id

@@ -25,6 +25,7 @@ class Entry:
     state: ModelState = "loading"
     model: LoadedModel | None = None
     failure: NeuronError | None = None
+    load_s: float = 0.0
     progress: Progress | None = None
     """Written by the loading thread."""
     task: asyncio.Task[None] | None = None
@@ -49,6 +50,7 @@ class Entry:
             fingerprint=model.fingerprint,
             loaded_at_s=model.loaded_at_s,
             load=model.figures(),
+            load_s=self.load_s,
         )
 
 

@@ -37,6 +37,8 @@ class ModelStatus:
     """Wall clock, seconds since the epoch."""
     load: LoadFigures | None = None
     """None until loaded."""
+    load_s: float = 0.0
+    """How long the load took, the fetch included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +80,18 @@ class DecodeStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Loads:
+    """Loads since start, by how they ended."""
+
+    loaded: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStatus:
     """Everything at once."""
 
     models: tuple[ModelStatus, ...] = ()
     activation: Activation = field(default_factory=Activation)
     decode: DecodeStatus = field(default_factory=DecodeStatus)
+    loads: Loads = field(default_factory=Loads)

@@ -230,6 +230,8 @@ class RequestInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     total_ms: float
     stream: bool
     model: str | None = None
+    principal: str | None = None
+    """The name of the key that was shown."""
     first_token_ms: float | None = None
     """From the arrival to the first token."""
     n_prompts: int = 1

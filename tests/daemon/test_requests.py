@@ -13,6 +13,7 @@ from neuron.errors import DeviceFault, InvalidValue, QueueFull
 from neuron.settings import Settings
 from neuron.wire.node import RequestInfo
 from tests.daemon.test_disconnects import begin
+from tests.support.callers import OPERATOR_SECRET, READER_SECRET, RING, bearer
 from tests.support.fake_engine import Call, Script, Think
 from tests.support.node_server import NodeServer, eventually, node_server
 
@@ -171,6 +172,14 @@ def test_text_is_kept_when_the_operator_wants_it() -> None:
         assert (info["reasoning"], info["answers"]) == (["hm"], ['yes f{"a":1}'])
         _, headers, _ = node.post(*EMBEDDINGS)
         assert told(node, headers["x-request-id"])["prompts"] == ["the secret", "word"]
+
+
+def test_the_key_that_was_shown_is_named() -> None:
+    with node_server(keys=RING) as node:
+        node.post(*CHAT, **bearer(READER_SECRET))
+        (info,) = node.get("/requests", **bearer(OPERATOR_SECRET))[2]
+        assert info["principal"] == "reader"
+        assert node.get("/requests", **bearer(READER_SECRET))[0] == 403
 
 
 def test_only_the_last_ones_are_kept_and_newest_are_first() -> None:

@@ -23,7 +23,7 @@ from neuron.engine.events import (
     Usage,
 )
 from neuron.engine.request import ChatPrompt, Generation, LoadSpec, Prompt, TextPrompt, TokenPrompt
-from neuron.engine.status import Activation, DecodeStatus, EngineStatus, LoadFigures, ModelStatus
+from neuron.engine.status import Activation, DecodeStatus, EngineStatus, LoadFigures, Loads, ModelStatus
 from neuron.errors import AlreadyLoaded, InvalidValue, ModelNotLoaded, NeuronError, ShuttingDown
 from neuron.keys import ANONYMOUS
 from neuron.progress import Progress
@@ -172,6 +172,7 @@ class FakeEngine:
         self.models = {name: self.loaded(name) for name in models}
         self.activation = Activation()
         self.decode = DecodeStatus()
+        self.ended_loads = Loads()
         self.streams: list[FakeStream] = []
         self.running: set[str] = set()
         self.cancelled_submits = 0
@@ -229,7 +230,9 @@ class FakeEngine:
     def _end_load(self, name: str) -> None:
         if self.load_error is None:
             self.models[name] = self.loaded(name)
+            self.ended_loads = replace(self.ended_loads, loaded=self.ended_loads.loaded + 1)
             return
+        self.ended_loads = replace(self.ended_loads, failed=self.ended_loads.failed + 1)
         self.models[name] = replace(self.models[name], state="failed", error=str(self.load_error))
         raise self.load_error
 
@@ -330,7 +333,10 @@ class FakeEngine:
 
     def status(self) -> EngineStatus:
         return EngineStatus(
-            models=tuple(self.models.values()), activation=self.activation, decode=self.decode
+            models=tuple(self.models.values()),
+            activation=self.activation,
+            decode=self.decode,
+            loads=self.ended_loads,
         )
 
     def model(self, model_id: str) -> ModelStatus | None:

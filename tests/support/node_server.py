@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from neuron.daemon.app import create_app
 from neuron.daemon.process import Server, config_of
 from neuron.daemon.readings import Readings
 from neuron.daemon.server import bind
-from neuron.hardware import CpuReading, Host
+from neuron.hardware import CpuReading, GpuReading, Host
 from neuron.keys import Keyring
 from neuron.settings import Settings
 from tests.support.fake_engine import FakeEngine
@@ -115,6 +115,7 @@ def node_server(
     settings: Settings | None = None,
     host: Host = CPU_HOST,
     keys: Keyring | None = None,
+    gpus: Sequence[GpuReading] = (),
 ) -> Iterator[NodeServer]:
     """A node on a free port until the block ends."""
     engine = engine or FakeEngine()
@@ -122,7 +123,7 @@ def node_server(
     sock = bind(settings)
     port = sock.getsockname()[1]
     loop = asyncio.new_event_loop()
-    readings = Readings(list, lambda: CPU_READING)
+    readings = Readings(lambda: gpus, lambda: CPU_READING)
     access = Access(settings, keys)
     app = create_app(engine, settings, host=host, readings=readings, port=port, access=access)
     server = Server(config_of(app))

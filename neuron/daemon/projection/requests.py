@@ -20,6 +20,7 @@ def request_info(record: Record) -> RequestInfo:
         **_times(record),
         stream=record.stream,
         model=record.model,
+        principal=record.principal,
         n_prompts=record.n_prompts,
         finish_reason=record.finish if state == "finished" else None,
         code=record.finish if state in ("failed", "refused") else None,
