@@ -12,7 +12,8 @@ import httpx
 import msgspec
 
 from neuron.errors import AlreadyLoaded, NeuronError, NodeAnsweredError, NodeUnreachable, StreamCut
-from neuron.node_url import is_loopback, node_url
+from neuron.node_url import is_loopback
+from neuron.nodes import Place, place
 from neuron.wire.chat import ChatCompletionChunk, ChatCompletionRequest, CompletionUsage, StreamOptions
 from neuron.wire.event_stream import ServerEvent, read_events
 from neuron.wire.node import (
@@ -29,6 +30,7 @@ from neuron.wire.node import (
 )
 
 T = TypeVar("T")
+UNAUTHORIZED = 401
 STALLED = 503
 """Status of ``/health`` when the decode loop makes no progress; the body is the same."""
 
@@ -64,7 +66,7 @@ class NodeClient:
     """Speaks to one node. Not for use by several threads at once.
 
     Args:
-        base_url: what `neuron.node_url.node_url` takes; None is the local node.
+        node: what `neuron.nodes.place` takes, or what it found; None is the local node.
         connect_s: seconds to wait for a connection.
         answer_s: seconds without a byte after which a short answer is given up.
         silence_s: the same for a stream, in which a node sends at least a comment every second.
@@ -72,17 +74,21 @@ class NodeClient:
 
     def __init__(
         self,
-        base_url: str | None = None,
+        node: str | Place | None = None,
         *,
         connect_s: float = 3.0,
         answer_s: float = 30.0,
         silence_s: float = 60.0,
     ) -> None:
-        self.url = node_url(base_url)
+        self._place = node if isinstance(node, Place) else place(node)
+        self.url = self._place.url
         self._stream_timeout = httpx.Timeout(silence_s, connect=connect_s)
+        # A redirect is not followed, so the key goes to this node and nowhere else.
         # A proxy from the environment can't reach this machine's own loopback address.
         self._http = httpx.Client(
-            timeout=httpx.Timeout(answer_s, connect=connect_s), trust_env=not is_loopback(self.url)
+            timeout=httpx.Timeout(answer_s, connect=connect_s),
+            trust_env=not is_loopback(self.url),
+            headers={"Authorization": f"Bearer {self._place.key}"} if self._place.key else {},
         )
 
     def __enter__(self) -> Self:
@@ -203,7 +209,7 @@ class NodeClient:
 
     def _body(self, response: httpx.Response, kind: type[T], statuses: frozenset[int]) -> T:
         if response.status_code not in statuses:
-            raise _answered(response.status_code, _error_body(response.content), self.url)
+            raise self._refused(response.status_code, response.content)
         return _decode(response.content, kind, self.url)
 
     def _events(self, path: str, body: msgspec.Struct) -> Iterator[ServerEvent]:
@@ -218,10 +224,18 @@ class NodeClient:
         try:
             with self._failures(streaming=True):
                 if response.status_code != 200:
-                    raise _answered(response.status_code, _error_body(response.read()), self.url)
+                    raise self._refused(response.status_code, response.read())
                 yield from read_events(response.iter_bytes())
         finally:
             response.close()
+
+    def _refused(self, status: int, raw: bytes) -> NeuronError:
+        """The error of an answer; one for want of a key says where to put it."""
+        error = _answered(status, _error_body(raw), self.url)
+        if status == UNAUTHORIZED:
+            at = self._place.key_from
+            error.hint = f"the key is from {at}" if self._place.key else f"set {at} to a key of that node"
+        return error
 
     @contextmanager
     def _failures(self, streaming: bool = False) -> Iterator[None]:

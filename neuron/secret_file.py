@@ -20,6 +20,13 @@ def read_secret(path: Path, forbidden: int = GROUP_AND_OTHERS) -> str:
         ExposedSecret: others can read or write it, or it belongs to somebody else.
         ConfigError: it is not there, not a regular file, too large, or not UTF-8.
     """
+    text, status = read_with_status(path)
+    check_private(path, status, forbidden)
+    return text
+
+
+def read_with_status(path: Path) -> tuple[str, os.stat_result]:
+    """The text of a regular file, and the status of the very file that was read. Raises as `read_secret` does."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would block for ever
     except PermissionError as e:
@@ -29,14 +36,14 @@ def read_secret(path: Path, forbidden: int = GROUP_AND_OTHERS) -> str:
     except OSError as e:
         raise ConfigError(f"{path}: {e.strerror}") from e
     with os.fdopen(fd, "rb") as file:
-        check_private(path, os.fstat(file.fileno()), forbidden)
-        return _text(path, file.read(MAX_BYTES + 1))
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path}: not a regular file")
+        return _text(path, file.read(MAX_BYTES + 1)), status
 
 
 def check_private(path: Path, status: os.stat_result, forbidden: int = GROUP_AND_OTHERS) -> None:
     """Raise where the file of this status is no place for a secret."""
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{path}: not a regular file")
     if status.st_mode & forbidden:
         raise ExposedSecret(
             f"{path}: others can read it (mode {stat.S_IMODE(status.st_mode):04o}), and it holds secrets",

@@ -32,6 +32,7 @@ LEAVES = {
     "keys",
     "log",
     "node_url",
+    "nodes",
     "nvml",
     "secret_file",
     "settings",

@@ -28,6 +28,7 @@ FORMS: tuple[dict[str, Any], ...] = (
 )
 """What is asked for beyond the plain request; a server that refuses one with 400 or 422 is asked for the next."""
 REFUSED = (400, 422)
+NO_KEY = "set NEURON_API_KEY for a node, OPENAI_API_KEY for a server that --url names"
 
 
 class _Delta(msgspec.Struct):
@@ -238,6 +239,5 @@ def _answered(status: int, said: Any) -> NodeAnsweredError:
     fields = said if isinstance(said, dict) else {"message": said}
     message = fields.get("message") or fields.get("detail") or f"HTTP status {status}"
     code = fields.get("code") or fields.get("type")
-    return NodeAnsweredError(
-        str(message), hint=fields.get("suggestion"), status=status, remote_code=code and str(code)
-    )
+    hint = NO_KEY if status == 401 else fields.get("suggestion")
+    return NodeAnsweredError(str(message), hint=hint, status=status, remote_code=code and str(code))

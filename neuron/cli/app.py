@@ -20,6 +20,7 @@ from neuron.cli import (
     keys_revoke,
     load,
     models,
+    nodes,
     pull,
     serve,
     unload,
@@ -39,6 +40,7 @@ COMMANDS = (
     explain,
     bench,
     discovery,
+    nodes,
     version,
 )
 """Modules with a function ``run`` and ``EXAMPLES``; the command is named like its module."""

@@ -69,7 +69,7 @@ def run(
     token, ITL the time between two, EACH the speed of one answer. A percentile of too few values (10 for p90, 100
     for p99) is left out.
 
-    A node gets the key in NEURON_API_KEY; a server that --url names the one in OPENAI_API_KEY, else that one.
+    A node gets its own key or the one in NEURON_API_KEY; a server that --url names the one in OPENAI_API_KEY.
     Fails (1) if a request failed. Ctrl-C shows what there is.
     """
     places = _places(concurrency)
@@ -112,14 +112,15 @@ def _refuse_two_servers(context: typer.Context, url: str | None) -> None:
 def _server(url: str | None, host: str | None, places: int) -> Iterator[Server]:
     from neuron.bench.answer import Server
     from neuron.node_url import node_url
+    from neuron.nodes import place
 
     if url is not None and not url.startswith(("http://", "https://")):
         raise UsageError(f"--url: {url!r} is no URL", hint="write --url https://HOST/v1")
-    key = os.environ.get("NEURON_API_KEY")
     if url is None:
-        yield Server(f"{node_url(host or None)}/v1", key=key, places=places)
+        node = place(host or None)
+        yield Server(f"{node.url}/v1", key=node.key, places=places)
     else:
-        yield Server(node_url(url), key=os.environ.get("OPENAI_API_KEY") or key, places=places)
+        yield Server(node_url(url), key=os.environ.get("OPENAI_API_KEY"), places=places)
 
 
 def _only_model(server: Server) -> str:

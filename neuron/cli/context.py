@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,14 +10,27 @@ import typer
 if TYPE_CHECKING:
     from neuron.client import NodeClient
 
+
+def _names(incomplete: str) -> list[str]:
+    """Names of nodes that the shell can go on with; none where the file can't be read."""
+    from neuron import nodes
+    from neuron.errors import NeuronError
+
+    try:
+        return [name for name in nodes.read(os.environ) if name.startswith(incomplete)]
+    except NeuronError:
+        return []
+
+
 HostOption = Annotated[
     str | None,
     typer.Option(
         "--host",
-        metavar="HOST[:PORT]|URL",
+        metavar="NAME|HOST[:PORT]|URL",
         envvar="NEURON_HOST",
         show_envvar=True,
-        help="The node to speak to, this machine's by default.",
+        help="The node to speak to, this machine's by default; a NAME is one of nodes.toml.",
+        autocompletion=_names,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]

@@ -61,6 +61,7 @@ async def run(
     engine = engine or _real_engine(settings)
     host = await asyncio.to_thread(hardware.discover)
     access = Access(settings, keys)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, access.reload, settings)
     app = create_app(engine, settings, host=host, port=sock.getsockname()[1], access=access)
     server = Server(config_of(app))
     serving = asyncio.create_task(server.serve(sockets=[sock]))
