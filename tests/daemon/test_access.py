@@ -14,7 +14,7 @@ import pytest
 
 from neuron.daemon.access import Access, ScopeTable, credentials
 from neuron.daemon.operations import OPERATIONS, Operation
-from neuron.errors import InvalidApiKey
+from neuron.errors import InvalidApiKey, OverShare
 from neuron.key_file import change
 from neuron.keys import Keyring, Scope
 from neuron.settings import Settings
@@ -27,7 +27,7 @@ from tests.support.callers import (
     RING,
     bearer,
 )
-from tests.support.fake_engine import FakeEngine
+from tests.support.fake_engine import FakeEngine, Script
 from tests.support.node_server import NodeServer, http, node_server, parsed
 
 CHAT = {"model": "org/tiny", "messages": [{"role": "user", "content": "hi"}]}
@@ -269,6 +269,31 @@ def test_anthropics_clients_send_keys_in_both_their_ways(guarded: NodeServer) ->
     wrong = anthropic.Anthropic(base_url=guarded.url, api_key="nk_wrong", max_retries=0)
     with pytest.raises(anthropic.AuthenticationError):
         wrong.messages.create(**body)
+
+
+def test_a_caller_over_its_share_is_429_in_each_shape_and_the_client_comes_back(guarded: NodeServer) -> None:
+    refusal = OverShare("3 answers run or wait", retry_after_s=1)
+    guarded.engine.__init__(Script(refuse=refusal))  # type: ignore[misc]
+    asked = [
+        ("/v1/chat/completions", CHAT),
+        ("/v1/messages", {**CHAT, "max_tokens": 5}),
+    ]
+    for path, body in asked:
+        for stream in (False, True):
+            status, headers, said = guarded.post(path, {**body, "stream": stream}, **bearer(READER_SECRET))
+            assert (status, headers["retry-after"], said["error"]["type"]) == (429, "1", "rate_limit_error")
+    calls = 0
+
+    def once_more(generation: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            guarded.engine.script = Script()
+
+    guarded.engine.on_submit = once_more
+    client = openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=READER_SECRET, max_retries=2)
+    assert client.chat.completions.create(**CHAT).choices  # type: ignore[call-overload]
+    assert calls == 2
 
 
 # ---- reload
