@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from neuron import nodes
+from neuron.cli.app import program
 from neuron.client import NodeClient
 from neuron.errors import ConfigError, ExposedSecret, NodeAnsweredError, UsageError
 from neuron.nodes import Place, place
@@ -18,6 +21,9 @@ from tests.support.cli import PROGRAM, environment, free_port, neuron
 from tests.support.fake_engine import FakeEngine
 from tests.support.node_server import NodeServer, node_server
 from tests.support.scripted_http import answer, scripted_server
+
+PATHS = {"--keys-file", "--tls-key"}
+"""Options that name a file."""
 
 
 def written(home: Path, text: str, mode: int = 0o600) -> dict[str, str]:
@@ -228,3 +234,17 @@ def test_names_complete_in_the_shell(tmp_path: Path) -> None:
     written(tmp_path, "[broken")
     done = subprocess.run([*PROGRAM], env=asked, capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_no_command_takes_a_secret_as_an_argument_that_ps_would_show() -> None:
+    def options(command: Any) -> Iterator[str]:
+        for parameter in command.params:
+            yield from parameter.opts
+        for inner in getattr(command, "commands", {}).values():
+            yield from options(inner)
+
+    found = set(options(program()))
+    assert "--host" in found
+    assert not [
+        option for option in found if re.search("key|secret|token$|password", option) and option not in PATHS
+    ]
