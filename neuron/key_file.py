@@ -11,6 +11,7 @@ from pathlib import Path
 
 from neuron.errors import ConfigError
 from neuron.keys import Keyring, read, text_of
+from neuron.secret_file import is_there, not_for_me
 
 
 def change(path: Path, edit: Callable[[Keyring], Keyring]) -> Keyring:
@@ -22,8 +23,10 @@ def change(path: Path, edit: Callable[[Keyring], Keyring]) -> Keyring:
     try:
         _make_folder(path.parent)
         with _alone(path.parent):
-            ring = edit(read(path) if os.path.lexists(path) else Keyring(()))
+            ring = edit(read(path) if is_there(path) else Keyring(()))
             _replace(path.resolve(), text_of(ring))
+    except PermissionError as e:
+        raise not_for_me(path, "write") from e
     except OSError as e:
         raise ConfigError(f"{path}: {e.strerror}", hint="name another file with --file") from e
     return ring

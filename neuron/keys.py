@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from neuron.errors import ConfigError, ExposedSecret, UsageError
-from neuron.secret_file import GROUP_AND_OTHERS, OTHERS, read_secret
+from neuron.errors import ConfigError, UsageError
+from neuron.secret_file import GROUP_AND_OTHERS, OTHERS, is_there, read_secret
 from neuron.settings import state_dir
 from neuron.toml_file import tables
 
@@ -117,19 +117,8 @@ def load(file: Path | None, env: Mapping[str, str]) -> Keyring | None:
     credential = Path(folder) / CREDENTIAL if (folder := env.get("CREDENTIALS_DIRECTORY")) else None
     # The service manager grants a credential to its user by an access list, which shows as the group's bits.
     places = [(file or default_file(), GROUP_AND_OTHERS), *([(credential, OTHERS)] if credential else [])]
-    found = [read(path, forbidden) for path, forbidden in places if path == file or _is_there(path)]
+    found = [read(path, forbidden) for path, forbidden in places if path == file or is_there(path)]
     return _joined(found) if found else None
-
-
-def _is_there(path: Path) -> bool:
-    """False only where it surely is not: a folder that can't be looked into may hold keys."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as e:
-        raise ExposedSecret(f"{path}: {e.strerror}", hint="let the user that runs neuron read it") from e
-    return True
 
 
 def read(path: Path, forbidden: int = GROUP_AND_OTHERS) -> Keyring:

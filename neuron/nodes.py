@@ -12,7 +12,7 @@ import msgspec
 
 from neuron.errors import ConfigError, NeuronError
 from neuron.node_url import node_url
-from neuron.secret_file import check_private, read_secret, read_with_status
+from neuron.secret_file import check_private, is_there, read_secret, read_with_status
 from neuron.settings import config_dir
 from neuron.toml_file import line_of, tables
 
@@ -86,7 +86,7 @@ def read(env: Mapping[str, str]) -> dict[str, NamedNode]:
         ExposedSecret: a file that others can read has a key in it.
     """
     path = default_file(env)
-    if not path.exists():
+    if not is_there(path):
         return {}
     text, status = read_with_status(path)
     found = {name: _node(path, text, name, said, line) for name, said, line in tables(path, text, _Table)}

@@ -13,6 +13,25 @@ OTHERS = 0o007
 GROUP_AND_OTHERS = 0o077
 
 
+def is_there(path: Path) -> bool:
+    """False only where it surely is not. Raises `ExposedSecret` for a folder that this user can't look into."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as e:
+        raise not_for_me(path, "read") from e
+    return True
+
+
+def not_for_me(path: Path, what: str) -> ExposedSecret:
+    """The error of a file that belongs to somebody else."""
+    return ExposedSecret(
+        f"{path}: this user may not {what} it",
+        hint="give it to the user that runs neuron, or run as that user",
+    )
+
+
 def read_secret(path: Path, forbidden: int = GROUP_AND_OTHERS) -> str:
     """The text of a file that grants none of the ``forbidden`` mode bits.
 
@@ -30,9 +49,7 @@ def read_with_status(path: Path) -> tuple[str, os.stat_result]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would block for ever
     except PermissionError as e:
-        raise ExposedSecret(
-            f"{path}: this user may not read it", hint="give it to the user that runs neuron"
-        ) from e
+        raise not_for_me(path, "read") from e
     except OSError as e:
         raise ConfigError(f"{path}: {e.strerror}") from e
     with os.fdopen(fd, "rb") as file:

@@ -14,9 +14,10 @@ def run(file: FileOption = None, json: JsonOption = False) -> None:
     """List the keys in a file: names and what they grant. Secrets are nowhere to be had."""
     from neuron import keys
     from neuron.cli.render import notice, show_json, show_table
+    from neuron.secret_file import is_there
 
     path = file_of(file)
-    found = keys.read(path).keys if file or path.exists() else ()
+    found = keys.read(path).keys if file or is_there(path) else ()
     if json:
         show_json([keys.shown(key) for key in found])
     elif found:

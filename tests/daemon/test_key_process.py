@@ -150,6 +150,24 @@ def test_a_file_of_somebody_else_is_not_believed(keys_file: Path) -> None:
     assert "belongs to another user" in done.stdout, done.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_what_this_user_may_not_see_is_said_and_never_taken_for_nothing(keys_file: Path) -> None:
+    keys_file.parent.chmod(0o700)
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom neuron import keys, key_file, nodes\n"
+        "from neuron.errors import ExposedSecret\n"
+        "path = Path(sys.argv[1]); os.environ['NEURON_STATE'] = str(path.parent); os.seteuid(4243)\n"
+        "for work in (lambda: keys.load(None, {}), lambda: key_file.change(path, lambda ring: ring),\n"
+        "             lambda: nodes.read({'XDG_CONFIG_HOME': str(path.parent)})):\n"
+        "    try: print('passed', work())\n"
+        "    except ExposedSecret as e: print(e)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(keys_file)], capture_output=True, text=True)
+    said = done.stdout.splitlines()
+    assert len(said) == 3, done.stderr
+    assert all("this user may not" in line for line in said)
+
+
 def test_a_refusal_has_one_line_with_the_id_that_its_client_got(keys_file: Path) -> None:
     with node(env={"NEURON_KEYS_FILE": str(keys_file), "NEURON_LOG_FORMAT": "json"}) as running:
         answer = httpx.get(f"{running.url}/health", headers=bearer(WRONG), trust_env=False)
