@@ -133,6 +133,12 @@ class NodeClient:
         """The last requests for text and vectors, newest first."""
         return self._get(f"/requests?limit={limit}", list[RequestInfo])
 
+    def events(self, since: int, follow: bool) -> Iterator[dict[str, Any]]:
+        """What the node does, after number ``since``; with ``follow`` until it stops."""
+        path = f"/events?since={since}&follow={str(follow).lower()}"
+        for event in self._stream("GET", path):
+            yield _decode(event.data.encode(), dict[str, Any], self.url)
+
     def request(self, request_id: str) -> RequestInfo:
         """One of them."""
         return self._get(f"/requests/{quote(request_id, safe='')}", RequestInfo)
@@ -214,11 +220,13 @@ class NodeClient:
 
     def _events(self, path: str, body: msgspec.Struct) -> Iterator[ServerEvent]:
         """POST and read the answer as a stream of events."""
+        return self._stream("POST", path, msgspec.json.encode(body))
+
+    def _stream(self, method: str, path: str, content: bytes | None = None) -> Iterator[ServerEvent]:
         headers = {**_JSON, "Accept": "text/event-stream"}
-        content = msgspec.json.encode(body)
         with self._failures():
             request = self._http.build_request(
-                "POST", self.url + path, content=content, headers=headers, timeout=self._stream_timeout
+                method, self.url + path, content=content, headers=headers, timeout=self._stream_timeout
             )
             response = self._http.send(request, stream=True)
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 from neuron.errors import ConfigError
@@ -33,10 +33,13 @@ def setup(level: str = "info", form: str = "auto", stream: TextIO | None = None)
     stream = stream or sys.stderr
     as_text = form == "text" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
+    handler.setLevel(level.upper())
     handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # our own events reach every handler from info up: a node tells of them whatever its log shows
+    logging.getLogger("neuron").setLevel(min(root.level, logging.INFO))
     quiet = logging.DEBUG if level == "debug" else logging.WARNING
     for name in ("uvicorn", "httpx", "httpcore", "asyncio", "huggingface_hub"):
         logging.getLogger(name).setLevel(quiet)
@@ -58,13 +61,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; ASCII alone, so nothing in it can end it."""
-        line = {
-            "time": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": _bounded(record.getMessage()),
-            **{key: _json_value(value) for key, value in _fields(record).items()},
-        }
+        line = {**as_line(record), "logger": record.name}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)[-16_384:]
         return json.dumps(line)
@@ -75,15 +72,28 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; a traceback follows on lines of its own, each indented."""
-        fields = " ".join(f"{key}={_text_value(value)}" for key, value in _fields(record).items())
         clock = self.formatTime(record, "%H:%M:%S")
-        line = (
-            f"{clock} {record.levelname.lower():7} {escaped(_bounded(record.getMessage()))} {fields}".rstrip()
-        )
+        line = text_line(clock, record.levelname.lower(), record.getMessage(), _fields(record))
         if record.exc_info:
             trace = self.formatException(record.exc_info)
             line += "".join(f"\n    {escaped(part)}" for part in trace.split("\n"))
         return line
+
+
+def as_line(record: logging.LogRecord) -> dict[str, Any]:
+    """``time``, ``level``, ``event`` and the event's fields, bounded, as JSON has them."""
+    return {
+        "time": round(record.created, 3),
+        "level": record.levelname.lower(),
+        "event": _bounded(record.getMessage()),
+        **{key: _json_value(value) for key, value in _fields(record).items()},
+    }
+
+
+def text_line(clock: str, level: str, name: str, fields: Mapping[str, Any]) -> str:
+    """``time level event key=value …``, with nothing in it that could act on a terminal."""
+    said = " ".join(f"{escaped(key)}={_text_value(value)}" for key, value in fields.items())
+    return f"{clock} {level:7} {escaped(_bounded(name))} {said}".rstrip()
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from neuron import hardware
 from neuron.daemon import errors, respond, shapes
 from neuron.daemon.access import Access
 from neuron.daemon.body import AnyRequest, ClientGone
+from neuron.daemon.events import Events
 from neuron.daemon.gauges import Gauges
 from neuron.daemon.guards import Guards, allowed_hosts
 from neuron.daemon.metrics import Metrics
@@ -26,6 +27,7 @@ from neuron.daemon.routes import (
     chat,
     completions,
     embeddings,
+    events,
     messages,
     metrics,
     models,
@@ -37,7 +39,7 @@ from neuron.daemon.routes import (
 from neuron.daemon.store import ResponseStore
 from neuron.engine.api import EngineApi
 from neuron.errors import NeuronError
-from neuron.log import event
+from neuron.log import event as log_event
 from neuron.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ ROUTES: Sequence[ControllerRouterHandler] = (
     node.ready,
     node.openapi_document,
     metrics.metrics,
+    events.events,
     requests.list_requests,
     requests.one_request,
     models.list_models,
@@ -91,6 +94,7 @@ def create_app(
     readings = readings or Readings(hardware.read_gpus, hardware.read_cpu)
     store = response_store(settings)
     counted = Metrics()
+    told = Events()
     shared = Node(
         engine=engine,
         settings=settings,
@@ -99,6 +103,7 @@ def create_app(
         port=port or settings.port,
         requests=Requests(kept=settings.requests_kept, texts=settings.log_prompts, observers=(counted,)),
         metrics=counted,
+        events=told,
         responses=store,
     )
     counted.registry.register(Gauges(shared))
@@ -111,8 +116,8 @@ def create_app(
             HTTPException: on_http_exception,
             Exception: on_bug,
         },
-        on_startup=[readings.start],
-        on_shutdown=[readings.stop, *([store.close] if store else [])],
+        on_startup=[readings.start, told.start],
+        on_shutdown=[readings.stop, told.stop, *([store.close] if store else [])],
         openapi_config=None,
         logging_config=None,
     )
@@ -145,7 +150,7 @@ def on_neuron_error(request: AnyRequest, error: NeuronError) -> Response[bytes]:
     if respond.RECORD not in request.scope["state"]:
         _metrics(request).refused(path, error.code)
     if not respond.admitted(request):
-        event(
+        log_event(
             log,
             "refused",
             level=logging.WARNING,

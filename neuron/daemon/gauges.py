@@ -69,6 +69,9 @@ class Gauges(Collector):
         for name, (text, of_gpu) in OF_DEVICE.items():
             yield _gauge(name, text, "device", ((str(g.index), of_gpu(g)) for g in self._node.readings.gpus))
         yield _loads(status)
+        yield CounterMetricFamily(
+            "neuron_events_lost", "Events that readers were too slow for", value=self._node.events.lost
+        )
         yield from _process()
 
     def _requests(self) -> Iterator[Metric]:

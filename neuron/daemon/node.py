@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from neuron.daemon.events import Events
 from neuron.daemon.metrics import Metrics
 from neuron.daemon.readings import Readings
 from neuron.daemon.requests import Requests
@@ -29,6 +30,7 @@ class Node:
     port: int
     requests: Requests
     metrics: Metrics
+    events: Events
     responses: ResponseStore | None = None
     """None: no responses are kept."""
     began_s: float = field(default_factory=time.monotonic)

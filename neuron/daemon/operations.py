@@ -132,6 +132,19 @@ NODE: Sequence[Operation] = (
     ),
     Operation(
         method="GET",
+        path="/events",
+        scope=Scope.MANAGE,
+        summary="What the node does, as it happens, as events",
+        answers={200: node.NodeEvent},
+        media="text/event-stream",
+        events=(node.NodeEvent,),
+        query={
+            "since": {"type": "integer", "minimum": 0},
+            "follow": {"type": "string", "enum": ["true", "false"]},
+        },
+    ),
+    Operation(
+        method="GET",
         path="/requests",
         scope=Scope.MANAGE,
         summary="Requests for text and vectors that run or ended lately, newest first",

@@ -16,6 +16,7 @@ from litestar import Litestar
 from neuron import hardware
 from neuron.daemon.access import Access
 from neuron.daemon.app import create_app
+from neuron.daemon.node import Node
 from neuron.daemon.projection.load import activations
 from neuron.daemon.protocol import DeadlineProtocol
 from neuron.daemon.server import url_of
@@ -73,6 +74,8 @@ async def run(
     engine.activate(activations(settings.models))
     stopped = await _until_stopped(stop, serving)
     await _drain(engine, settings.drain_s)
+    node: Node = app.state.node
+    node.events.end()
     server.should_exit = True
     await serving
     event(log, "stopped")

@@ -11,6 +11,7 @@ from typing import Any
 
 from neuron.engine.api import Fetch
 from neuron.engine.harness import HARNESSES, Harnesses
+from neuron.engine.load_log import LoadLog
 from neuron.engine.loaded import LoadedModel
 from neuron.engine.registry import Entry, in_thread
 from neuron.engine.request import LoadSpec
@@ -144,8 +145,11 @@ class Models:
             event(log, "harness is not usable", level=logging.ERROR, code=e.code, cause=str(e))
 
     async def _load(self, entry: Entry, fetch: Fetch) -> None:
+        said = LoadLog(entry.spec.model_id)
+
         def report(progress: Progress) -> None:
             entry.progress = progress
+            said(progress)
 
         def work() -> LoadedModel:
             path = fetch(report)
@@ -154,6 +158,7 @@ class Models:
 
         started_s = time.monotonic()
         name = entry.spec.model_id
+        event(log, "load started", id=name)
         try:
             entry.model = await in_thread(f"load-{name}", work)
         except Exception as e:
@@ -172,6 +177,7 @@ class Models:
 
     async def _unload(self, entry: Entry) -> None:
         name = entry.spec.model_id
+        event(log, "unload started", id=name)
         await self._drop(entry)
         self._entries.pop(name, None)
         await in_thread("free-memory", self._harnesses.free_memory)

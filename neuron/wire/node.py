@@ -255,3 +255,14 @@ class RequestInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     """With ``log_prompts`` alone, as all that follows."""
     answers: list[str] | None = None
     reasoning: list[str] | None = None
+
+
+class NodeEvent(msgspec.Struct, kw_only=True):
+    """One event of ``GET /events``; the event's own fields stand beside these."""
+
+    seq: int
+    """Counted from 1 since the start of the node."""
+    time: float
+    """Seconds since the epoch."""
+    level: Literal["info", "warning", "error", "critical"]
+    event: str

@@ -59,7 +59,8 @@ def expected_refusal(caller: str, needed: Scope) -> int | None:
 
 
 def path_of(operation: Operation) -> str:
-    return operation.path.replace("{model_id}", "org/tiny").replace("{response_id}", "resp_1")
+    path = operation.path.replace("{model_id}", "org/tiny").replace("{response_id}", "resp_1")
+    return f"{path}?follow=false" if path == "/events" else path
 
 
 def bodies(operation: Operation) -> list[bytes]:

@@ -33,6 +33,10 @@ HOOKS = f"""
 import schemathesis
 
 @schemathesis.hook
+def map_query(context, query):
+    return {{**(query or {{}}), "follow": "false"}} if context.operation.path == "/events" else query
+
+@schemathesis.hook
 def map_body(context, body):
     named = isinstance(body, dict) and isinstance(body.get("model"), str)
     return {{**body, "model": "{MODEL}"}} if named else body
