@@ -207,6 +207,16 @@ def test_the_table_of_exit_codes_is_the_program_s() -> None:
     assert told == {code.value: meaning for code, meaning in MEANINGS.items()}
 
 
+def test_the_table_of_scopes_is_the_daemon_s() -> None:
+    told = {quoted(row[0])[0]: tuple(quoted(row[1])) for row in rows(OPERATIONS, "| scope | grants |")}
+    for operation in operations.OPERATIONS:
+        asked = (operation.path, f"{operation.method} {operation.path}")
+        fits = {
+            scope for scope, paths in told.items() for path in paths if any(a.startswith(path) for a in asked)
+        }
+        assert fits == ({operation.scope.word} if operation.scope else set()), operation.path
+
+
 def test_the_table_of_errors_is_the_daemon_s() -> None:
     told = {(quoted(row[0])[0], int(row[1]), *quoted(row[2])) for row in rows(WIRE, "| code | status |")}
     named = {
