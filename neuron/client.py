@@ -18,11 +18,14 @@ from neuron.wire.chat import ChatCompletionChunk, ChatCompletionRequest, Complet
 from neuron.wire.event_stream import ServerEvent, read_events
 from neuron.wire.node import (
     DiscoveryResponse,
+    DrainRequest,
+    DrainResponse,
     EndpointResponse,
     HealthResponse,
     LoadProgress,
     ModelInfo,
     ModelSpec,
+    ReadyResponse,
     RequestInfo,
     StatusResponse,
     UnloadRequest,
@@ -132,6 +135,16 @@ class NodeClient:
     def requests(self, limit: int) -> list[RequestInfo]:
         """The last requests for text and vectors, newest first."""
         return self._get(f"/requests?limit={limit}", list[RequestInfo])
+
+    def ready(self) -> bool:
+        """Whether it takes new work."""
+        with self._failures():
+            response = self._http.get(self.url + "/ready")
+        return self._body(response, ReadyResponse, frozenset({200, STALLED})).ready
+
+    def drain(self, timeout_s: float | None) -> DrainResponse:
+        """Have it end its work and leave."""
+        return self._post("/drain", DrainRequest(timeout_s=timeout_s), DrainResponse)
 
     def events(self, since: int, follow: bool) -> Iterator[dict[str, Any]]:
         """What the node does, after number ``since``; with ``follow`` until it stops."""

@@ -13,6 +13,7 @@ from neuron.cli import (
     bench,
     chat,
     discovery,
+    drain,
     events,
     explain,
     health,
@@ -26,6 +27,7 @@ from neuron.cli import (
     serve,
     unload,
     version,
+    wait,
 )
 from neuron.cli.context import examples
 from neuron.cli.exits import MEANINGS
@@ -38,6 +40,8 @@ COMMANDS = (
     pull,
     chat,
     health,
+    wait,
+    drain,
     explain,
     events,
     bench,

@@ -16,6 +16,7 @@ from neuron import hardware
 from neuron.daemon import errors, respond, shapes
 from neuron.daemon.access import Access
 from neuron.daemon.body import AnyRequest, ClientGone
+from neuron.daemon.drain import Drain
 from neuron.daemon.events import Events
 from neuron.daemon.gauges import Gauges
 from neuron.daemon.guards import Guards, allowed_hosts
@@ -26,6 +27,7 @@ from neuron.daemon.requests import Requests
 from neuron.daemon.routes import (
     chat,
     completions,
+    drain,
     embeddings,
     events,
     messages,
@@ -54,6 +56,7 @@ ROUTES: Sequence[ControllerRouterHandler] = (
     events.events,
     requests.list_requests,
     requests.one_request,
+    drain.drain,
     models.list_models,
     models.one_model,
     models.load_model,
@@ -104,6 +107,7 @@ def create_app(
         requests=Requests(kept=settings.requests_kept, texts=settings.log_prompts, observers=(counted,)),
         metrics=counted,
         events=told,
+        drain=Drain(settings.drain_s),
         responses=store,
     )
     counted.registry.register(Gauges(shared))

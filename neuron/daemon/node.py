@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from neuron.daemon.drain import Drain
 from neuron.daemon.events import Events
 from neuron.daemon.metrics import Metrics
 from neuron.daemon.readings import Readings
@@ -31,6 +32,7 @@ class Node:
     requests: Requests
     metrics: Metrics
     events: Events
+    drain: Drain
     responses: ResponseStore | None = None
     """None: no responses are kept."""
     began_s: float = field(default_factory=time.monotonic)

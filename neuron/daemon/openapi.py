@@ -100,7 +100,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.body is not None:
         examples = {name: {"value": body} for name, body in operation.examples.items()}
         content = {"schema": _schema(operation.body), "examples": examples}
-        said["requestBody"] = {"required": True, "content": {JSON: content}}
+        said["requestBody"] = {"required": operation.body_required, "content": {JSON: content}}
     return said
 
 

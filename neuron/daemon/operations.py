@@ -25,6 +25,7 @@ class Operation:
     """What the key of a caller must grant, where keys are configured."""
     body: type | None = None
     """Of the request; None takes none."""
+    body_required: bool = True
     answers: Mapping[int, Any]
     """Status → type of the JSON body."""
     media: str = "application/json"
@@ -129,6 +130,16 @@ NODE: Sequence[Operation] = (
         summary="Counters, gauges and histograms in Prometheus' text format",
         answers={200: str},
         media="text/plain",
+    ),
+    Operation(
+        method="POST",
+        path="/drain",
+        scope=Scope.MANAGE,
+        summary="Take no new work, end what was admitted, then exit",
+        body=node.DrainRequest,
+        body_required=False,
+        examples={"plain": {}, "within ten minutes": {"timeout_s": 600}},
+        answers={202: node.DrainResponse},
     ),
     Operation(
         method="GET",

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import uvicorn
 from litestar import Litestar
@@ -72,9 +72,13 @@ async def run(
     on_listening(url_of(sock))
     await engine.start()
     engine.activate(activations(settings.models))
-    stopped = await _until_stopped(stop, serving)
-    await _drain(engine, settings.drain_s)
     node: Node = app.state.node
+    stopped = await _until_stopped((stop, node.drain.asked), serving)
+    if node.drain.asked.is_set() and not stop.is_set():
+        await _drain_as_asked(engine, node.drain.timeout_s, stop)
+    if stop.is_set() or not stopped:
+        event(log, "draining", drain_s=settings.drain_s)
+    await _drain(engine, settings.drain_s)
     node.events.end()
     server.should_exit = True
     await serving
@@ -124,17 +128,26 @@ def _stop_on_signal() -> asyncio.Event:
     return stop
 
 
-async def _until_stopped(stop: asyncio.Event, serving: asyncio.Task[None]) -> bool:
-    """True when asked to stop; False when the server ended by itself."""
-    asked = asyncio.create_task(stop.wait())
-    await asyncio.wait({asked, serving}, return_when=asyncio.FIRST_COMPLETED)
-    asked.cancel()
-    return stop.is_set()
+async def _until_stopped(asked: Iterable[asyncio.Event], serving: asyncio.Task[None]) -> bool:
+    """True when asked to stop in any way; False when the server ended by itself."""
+    waiting = {asyncio.create_task(one.wait()) for one in asked}
+    await asyncio.wait({*waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    return any(one.is_set() for one in asked)
+
+
+async def _drain_as_asked(engine: EngineApi, timeout_s: float, stop: asyncio.Event) -> None:
+    """What was asked for over HTTP: what waits for a place runs, too. A signal ends the patience."""
+    event(log, "draining", drain_s=timeout_s)
+    work = asyncio.create_task(engine.drain(timeout_s, finish_queued=True))
+    await _until_stopped((stop,), work)
+    work.cancel()
+    await asyncio.wait({work})
 
 
 async def _drain(engine: EngineApi, drain_s: float) -> None:
     """Refuse new work, let running streams end, free the models; bounded, since an exit must come."""
-    event(log, "draining", drain_s=drain_s)
     try:
         async with asyncio.timeout(drain_s + LAST_BYTES_S):
             await engine.drain(drain_s)

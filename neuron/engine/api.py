@@ -118,8 +118,15 @@ class EngineApi(Protocol):
         """One model in any state."""
         ...
 
-    async def drain(self, timeout_s: float) -> None:
-        """Refuse new work, wait for running streams, then fail what is left with `ShuttingDown`."""
+    def refuse_new(self) -> None:
+        """Refuse new work from now on; what was admitted goes on."""
+        ...
+
+    async def drain(self, timeout_s: float, *, finish_queued: bool = False) -> None:
+        """Refuse new work, wait for running streams, then fail what is left with `ShuttingDown`.
+
+        What waits for a place is failed at once, or runs too with ``finish_queued``.
+        """
         ...
 
     async def close(self) -> None:

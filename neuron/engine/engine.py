@@ -113,9 +113,12 @@ class Engine:
     def model(self, model_id: str) -> ModelStatus | None:
         return self._models.status(model_id)
 
-    async def drain(self, timeout_s: float) -> None:
+    def refuse_new(self) -> None:
         self._accepting = False
-        await self._running.end(lambda model: True, timeout_s, _shut_down)
+
+    async def drain(self, timeout_s: float, *, finish_queued: bool = False) -> None:
+        self.refuse_new()
+        await self._running.end(lambda model: True, timeout_s, _shut_down, finish_queued=finish_queued)
 
     async def close(self) -> None:
         await self.drain(0)

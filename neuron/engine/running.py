@@ -75,9 +75,17 @@ class Running:
                     self._drop(stream, model)
 
     async def end(
-        self, concerns: Callable[[LoadedModel], bool], timeout_s: float, error: Callable[[], NeuronError]
+        self,
+        concerns: Callable[[LoadedModel], bool],
+        timeout_s: float,
+        error: Callable[[], NeuronError],
+        *,
+        finish_queued: bool = False,
     ) -> None:
-        """Fail what waits, let what runs end within ``timeout_s``, then fail the rest and see it off the device."""
+        """Fail what waits, let what runs end within ``timeout_s``, then fail the rest and see it off the device.
+
+        With ``finish_queued`` what waits counts as running.
+        """
 
         def left() -> list[Sequence]:
             return [s for s, (_, model) in self._active.items() if concerns(model)]
@@ -86,10 +94,10 @@ class Running:
             return [run for run, model in self._embeds.items() if concerns(model)]
 
         for sequence in left():
-            if self._waits(sequence):
+            if self._waits(sequence) and not finish_queued:
                 self._fail(sequence, error())
         for run in embeds():
-            if not run.started_s:
+            if not run.started_s and not finish_queued:
                 run.fail(error())
         await self._wait_until(lambda: not left() and not embeds(), timeout_s)
         for sequence in left():

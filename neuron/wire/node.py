@@ -266,3 +266,18 @@ class NodeEvent(msgspec.Struct, kw_only=True):
     """Seconds since the epoch."""
     level: Literal["info", "warning", "error", "critical"]
     event: str
+
+
+class DrainRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Body of ``POST /drain``, which may be left out."""
+
+    timeout_s: float | None = None
+    """How long admitted work may go on; None: the node's ``drain_s``."""
+
+
+class DrainResponse(msgspec.Struct, kw_only=True):
+    """Answer of ``POST /drain``."""
+
+    status: Literal["draining"] = "draining"
+    timeout_s: float
+    """The time that counts."""

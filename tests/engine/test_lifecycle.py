@@ -238,6 +238,20 @@ async def test_a_second_model_loads_and_unloads_while_the_first_generates(
     assert text(together) == text(alone)
 
 
+@pytest.mark.parametrize("finish_queued", [False, True])
+async def test_a_drain_fails_what_waits_or_lets_it_run(tiny: tuple[Path, Any], finish_queued: bool) -> None:
+    engine = Engine(replace(SETTINGS, max_in_flight=1))
+    await engine.start()
+    await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
+    streams = [await engine.submit(endless(20)) for _ in range(4)]
+    drain = asyncio.create_task(engine.drain(60.0, finish_queued=finish_queued))
+    ends = [[event async for event in stream][-1] for stream in streams]
+    await drain
+    expected = Finished if finish_queued else Failed
+    assert [type(end) for end in ends] == [Finished, *[expected] * 3]
+    await engine.close()
+
+
 async def test_drain_refuses_new_work_and_lets_running_streams_end(engine: Engine) -> None:
     stream = await engine.submit(endless())
     drain = asyncio.create_task(engine.drain(60.0))

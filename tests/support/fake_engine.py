@@ -342,9 +342,12 @@ class FakeEngine:
     def model(self, model_id: str) -> ModelStatus | None:
         return self.models.get(model_id)
 
-    async def drain(self, timeout_s: float) -> None:
-        self.calls.append("drain")
+    def refuse_new(self) -> None:
         self.decode = replace(self.decode, accepting=False)
+
+    async def drain(self, timeout_s: float, *, finish_queued: bool = False) -> None:
+        self.calls.append("drain all" if finish_queued else "drain")
+        self.refuse_new()
         deadline = asyncio.get_running_loop().time() + timeout_s
         while self.running and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)

@@ -388,6 +388,12 @@ LOAD = Request(
     },
 )
 
+DRAIN = Request(
+    path="/drain",
+    struct=node.DrainRequest,
+    base={},
+    cases={"timeout_s": Honoured(value=7.5, at="answer.timeout_s")},
+)
 UNLOAD = Request(
     path="/models/unload",
     struct=node.UnloadRequest,
@@ -407,4 +413,5 @@ REQUESTS = (
     APPLY_TEMPLATE,
     LOAD,
     UNLOAD,
+    DRAIN,
 )

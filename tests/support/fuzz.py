@@ -45,7 +45,10 @@ def map_body(context, body):
 
 
 class FuzzedEngine(FakeEngine):
-    """Keeps its model whatever is unloaded, so that every phase reaches a generation."""
+    """Keeps its model whatever is unloaded and never drains, so that every phase reaches a generation."""
+
+    def refuse_new(self) -> None:
+        pass
 
     async def unload(self, model_id: str) -> None:
         kept = self.models.get(MODEL)

@@ -62,6 +62,7 @@ FIELDS: Mapping[str, Mapping[str, Schema]] = {
     "CountTokensRequest.messages": {"array": {"minItems": 1, "items": _TURN}},
     "CountTokensRequest.tools": {"array": {"maxItems": MAX_TOOLS}},
     "ResponsesRequest.tools": {"array": {"maxItems": MAX_TOOLS, "items": _BLOCK}},
+    "DrainRequest.timeout_s": {"number": {"minimum": 0, "maximum": 86400}},
     "ModelSpec.harness": {"string": {"enum": list(HARNESSES)}},
     "ModelSpec.dtype": {"string": {"enum": list(DTYPES)}},
 }
