@@ -49,8 +49,8 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join("  " + line for line in lines)
 
 
-def node(host: str | None, connect_s: float = 3.0) -> NodeClient:
+def node(host: str | None, connect_s: float = 3.0, answer_s: float = 30.0) -> NodeClient:
     """A client of the node that ``--host`` or ``NEURON_HOST`` names, else of the local one."""
     from neuron.client import NodeClient
 
-    return NodeClient(host or None, connect_s=connect_s)
+    return NodeClient(host or None, connect_s=connect_s, answer_s=answer_s)

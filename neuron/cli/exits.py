@@ -12,6 +12,7 @@ class Exit(IntEnum):
 
     OK = 0
     FAILURE = 1
+    CRITICAL = 2
     USAGE = 64
     UNAVAILABLE = 69
     INTERNAL = 70
@@ -26,6 +27,7 @@ class Exit(IntEnum):
 MEANINGS: dict[Exit, str] = {
     Exit.OK: "done",
     Exit.FAILURE: "the operation failed; the message says why",
+    Exit.CRITICAL: "of neuron health --check: critical; 0 is well, 1 a warning",
     Exit.USAGE: "the command line can't be taken as it stands",
     Exit.UNAVAILABLE: "nobody answers: no node, or no source of a model",
     Exit.INTERNAL: "a fault of this program or of the device",
