@@ -31,6 +31,7 @@ from neuron.wire.node import (
     UnloadRequest,
     VersionResponse,
 )
+from neuron.wire.tokenize import TokenizeRequest, TokenizeResponse
 
 T = TypeVar("T")
 UNAUTHORIZED = 401
@@ -208,6 +209,10 @@ class NodeClient:
         if finish_reason is None:
             raise self._cut()
         yield ChatEnd(finish_reason, usage)
+
+    def tokenize(self, request: TokenizeRequest) -> TokenizeResponse:
+        """The tokens of a text or of a conversation, and how many the model takes."""
+        return self._post("/tokenize", request, TokenizeResponse)
 
     def _chunk(self, event: ServerEvent) -> ChatCompletionChunk:
         raw = event.data.encode()

@@ -312,6 +312,24 @@ class StreamCut(NeuronError):
     code = "stream_cut"
 
 
+class SessionBusy(NeuronError):
+    """A saved chat that another process has open."""
+
+    code = "session_busy"
+
+
+class SessionUnreadable(NeuronError):
+    """A saved chat that isn't there, or whose file is none of ours."""
+
+    code = "session_unreadable"
+
+
+class AnswerUnusable(NeuronError):
+    """An answer without what was asked for: cut off, not the wanted form, no code block."""
+
+    code = "answer_unusable"
+
+
 class AddressInUse(NeuronError):
     """The listen address is taken."""
 

@@ -24,6 +24,7 @@ OTHER_VARIABLES = frozenset(
         "NEURON_CACHE",
         "NEURON_CONFIG",
         "NEURON_HOST",
+        "NEURON_NO_HISTORY",
         "NEURON_STATE",
         "NEURON_TRACEBACK",
     }

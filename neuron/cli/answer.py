@@ -4,79 +4,97 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from neuron.cli.conversation import Conversation
-from neuron.cli.render import notice, show_json
+from neuron.cli.chat_settings import Display
+from neuron.cli.reasoning import ReasoningPrinter
+from neuron.cli.render import notice
+from neuron.cli.terminal import takes_style
 from neuron.cli.terminal_text import TerminalText
 from neuron.client import ChatDelta, ChatEnd
+
+if TYPE_CHECKING:
+    from neuron.cli.markdown_stream import MarkdownStream
+
+Show = Callable[[ChatDelta], None]
+Ask = Callable[[Show], ChatEnd]
+"""Asks, hands every part of the answer to what it is given, and returns its end."""
 
 
 class AnswerPrinter:
     """Prints answers to stdout as they come, and what is to be said about them to stderr."""
 
-    def __init__(self, *, raw: bool = False, stats: bool = False) -> None:
-        self._raw = raw
-        self._stats = stats
-        self._begin()
+    def __init__(self, display: Display | None = None, *, raw: bool = False) -> None:
+        self.display = display or Display()
+        self.tokens_per_s: float | None = None
+        """Of the last answer."""
+        self.raw = raw
+        self.begin()
 
-    def answer(self, conversation: Conversation, question: str) -> ChatEnd:
+    def answer(self, ask: Ask) -> ChatEnd:
         """Ask and print. The line is ended however the answer ends."""
-        self._begin()
+        self.begin()
         try:
-            end = conversation.ask(question, self._show)
+            end = ask(self._show)
         finally:
-            self._end_line()
-        self._remark(end)
+            self._end_lines()
+        self.remark(end)
         return end
 
-    def _begin(self) -> None:
-        self._text, self._reasoning = TerminalText(), TerminalText()
+    def begin(self) -> None:
+        """A new answer: nothing of it is there yet."""
+        self._text, self._reasoning = TerminalText(), ReasoningPrinter(self.display.reasoning)
+        self._markdown = self._new_markdown()
         self._last = "\n"
         self._asked_s = time.monotonic()
         self._first_s: float | None = None
 
+    def _new_markdown(self) -> MarkdownStream | None:
+        """Where the output is a terminal that takes styles, and nothing speaks against it."""
+        if self.raw or self.display.markdown == "off" or not takes_style(sys.stdout):
+            return None
+        from rich.console import Console
+
+        from neuron.cli.markdown_stream import MarkdownStream
+
+        return MarkdownStream(self._write, Console(file=sys.stdout, highlight=False))
+
     def _show(self, delta: ChatDelta) -> None:
         self._first_s = self._first_s or time.monotonic()
-        if delta.reasoning:
-            print(self._reasoning.feed(delta.reasoning), end="", file=sys.stderr, flush=True)
-        text = delta.text if self._raw else self._text.feed(delta.text)
+        self._reasoning.feed(delta.reasoning)
+        if not delta.text:
+            return
+        self._reasoning.end()
+        text = delta.text if self.raw else self._text.feed(delta.text)
+        write = self._markdown.feed if self._markdown else self._write
+        write(text)
+        sys.stdout.flush()
+
+    def _write(self, text: str) -> None:
         if text:
-            print(text, end="", flush=True)
+            print(text, end="")
             self._last = text[-1]
 
-    def _end_line(self) -> None:
+    def _end_lines(self) -> None:
+        self._reasoning.end()
+        if self._markdown:
+            self._markdown.close()
         if self._last != "\n":
-            print(flush=True)
+            print()
+        sys.stdout.flush()
 
-    def _remark(self, end: ChatEnd) -> None:
+    def remark(self, end: ChatEnd) -> None:
+        """What is to be said about an answer after it."""
         if end.finish_reason == "length":
             notice("[cut: the answer reached its limit of tokens]")
-        if self._stats and end.usage:
-            notice(self._speed(end.usage.prompt_tokens, end.usage.completion_tokens))
-
-    def _speed(self, prompt_tokens: int, answer_tokens: int) -> str:
+        if end.usage is None:
+            return
         first_s = self._first_s or time.monotonic()
         decode_s = max(time.monotonic() - first_s, 1e-6)
-        return (
-            f"[{prompt_tokens} prompt tokens, first text after {first_s - self._asked_s:.2f} s; "
-            f"{answer_tokens} answer tokens, {max(answer_tokens - 1, 0) / decode_s:.1f} a second]"
-        )
-
-
-def ask_once(conversation: Conversation, question: str, printer: AnswerPrinter) -> None:
-    """One question; Ctrl-C ends the program."""
-    printer.answer(conversation, question)
-
-
-def ask_as_json(conversation: Conversation, question: str) -> None:
-    """One question; the whole answer as one JSON object."""
-    texts: list[str] = []
-    end = conversation.ask(question, lambda delta: texts.append(delta.text))
-    show_json(
-        {
-            "model": conversation.model_id,
-            "content": "".join(texts),
-            "finish_reason": end.finish_reason,
-            "usage": end.usage,
-        }
-    )
+        self.tokens_per_s = max(end.usage.completion_tokens - 1, 0) / decode_s
+        if self.display.usage == "on":
+            notice(
+                f"[{end.usage.prompt_tokens} prompt tokens, first text after {first_s - self._asked_s:.2f} s; "
+                f"{end.usage.completion_tokens} answer tokens, {self.tokens_per_s:.1f} a second]"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,10 +15,25 @@ EXAMPLES = (
     "neuron chat smollm2",
     'neuron chat smollm2 "What is the capital of France?" --temperature 0',
     'git diff | neuron chat smollm2 "Say in a sentence what this changes:"',
+    'neuron chat smollm2 "A shell loop over *.txt" -x > loop.sh',
+    "neuron chat smollm2 --schema person.json < letter.txt",
+    "neuron chat --continue",
     "neuron chat --host gpu1",
 )
 
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "stop")
+SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_tokens",
+    "seed",
+    "stop",
+    "reasoning_effort",
+)
 """Parameters that go into the request as they are said."""
 
 
@@ -26,7 +42,7 @@ def run(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="The model; may be left out if a node has exactly one loaded.",
+            help="The model; may be left out if a node has exactly one loaded, or a session says it.",
             show_default=False,
         ),
     ] = None,
@@ -39,6 +55,31 @@ def run(
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A system message before the conversation.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--continue", "-c", help="Go on with the session that was written to last.")
+    ] = False,
+    session: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Go on with that session, or begin it.")
+    ] = None,
+    show_sessions: Annotated[bool, typer.Option("--list", help="List the sessions and leave.")] = False,
+    extract: Annotated[
+        bool,
+        typer.Option(
+            "--extract", "-x", help="Print the first code block of the answer only; 1 if there is none."
+        ),
+    ] = False,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Hold the answer to the JSON schema in FILE; 1 if it can't be or is cut off."
+        ),
+    ] = None,
+    no_reasoning: Annotated[
+        bool,
+        typer.Option(
+            "--no-reasoning", help="Have the model not think, where it can be told, and show no thoughts."
+        ),
+    ] = False,
     temperature: Annotated[
         float | None, typer.Option(metavar="T", help="0 always takes the likeliest token.")
     ] = None,
@@ -52,6 +93,15 @@ def run(
         float | None,
         typer.Option(metavar="P", help="Leave out tokens less likely than P times the likeliest."),
     ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(metavar="R", help="Above 1: repeat less of what is there.")
+    ] = None,
+    presence_penalty: Annotated[
+        float | None, typer.Option(metavar="P", help="Against tokens that the answer has.")
+    ] = None,
+    frequency_penalty: Annotated[
+        float | None, typer.Option(metavar="P", help="The same, for each time it has them.")
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(metavar="N", help="At most N tokens in an answer.")
     ] = None,
@@ -61,8 +111,17 @@ def run(
     stop: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="End the answer before this text; repeat it.")
     ] = None,
-    stats: Annotated[
-        bool, typer.Option("--stats", help="Show counts and speed after each answer, on stderr.")
+    reasoning_effort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EFFORT", help="How much to think: none, minimal, low, medium, high, xhigh, max."
+        ),
+    ] = None,
+    usage: Annotated[
+        bool, typer.Option("--usage", "--stats", help="Show counts and speed after each answer, on stderr.")
+    ] = False,
+    no_markdown: Annotated[
+        bool, typer.Option("--no-markdown", help="Show answers as they are written, also on a terminal.")
     ] = False,
     raw: Annotated[
         bool,
@@ -76,17 +135,39 @@ def run(
     """Ask a model once, or talk with it.
 
     What is piped in is the prompt; with PROMPT as well, it follows PROMPT after an empty line. On a terminal
-    without PROMPT a conversation begins: Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.
+    without PROMPT a conversation begins, which is kept as a session: Ctrl-C stops an answer, Ctrl-D leaves, /help
+    lists the commands and keys.
 
     The model runs on the node that --host or NEURON_HOST names, else on this machine's node, and is loaded there
     if need be. If neither is named and no node runs here, it runs in this process.
     """
-    _refuse_prompt_as_model(model, prompt)
-    question = question_from(prompt, _piped())
-    if json and question is None:
-        raise UsageError("--json needs a prompt", hint='neuron chat MODEL "…" --json')
     sampling = {name: value for name, value in locals().items() if name in SAMPLING and value is not None}
-    _talk(model, question, host=host, system=system, sampling=sampling, stats=stats, raw=raw, json=json)
+    if show_sessions:
+        _list(json)
+        return
+    _refuse_prompt_as_model(model, prompt)
+    _refuse_together({"--extract": extract, "--schema": schema}, {"--extract": extract, "--json": json})
+    _refuse_together({"--continue": resume, "--session": session})
+    _refuse_together({"--no-reasoning": no_reasoning, "--reasoning-effort": reasoning_effort})
+    question = question_from(prompt, _piped())
+    if question is None:
+        _refuse_without_prompt({"--json": json, "--extract": extract, "--schema": schema})
+    if no_reasoning:
+        sampling["reasoning_effort"] = "none"
+    display = {"markdown": not no_markdown, "usage": usage}
+    _talk(
+        model,
+        question,
+        host=host,
+        name=_last_session() if resume else session,
+        said={"system": system, "sampling": sampling, "schema": None if schema is None else _schema(schema)},
+        display={
+            **{key: "on" if on else "off" for key, on in display.items()},
+            "reasoning": "hide" if no_reasoning else "show",
+        },
+        form="json" if json else "block" if extract else "schema" if schema else "text",
+        raw=raw,
+    )
 
 
 def _talk(
@@ -94,26 +175,65 @@ def _talk(
     question: str | None,
     *,
     host: str | None,
-    system: str | None,
-    sampling: dict[str, Any],
-    stats: bool,
+    name: str | None,
+    said: dict[str, Any],
+    display: dict[str, str],
+    form: str,
     raw: bool,
-    json: bool,
 ) -> None:
-    from neuron.cli.answer import AnswerPrinter, ask_as_json, ask_once
+    from neuron.cli.answer import AnswerPrinter
+    from neuron.cli.chat_settings import Display
     from neuron.cli.conversation import Conversation
+    from neuron.cli.once import FORMS
     from neuron.cli.repl import Repl
+    from neuron.cli.talk import Talk, kept_session
     from neuron.cli.target import chat_target
 
-    with chat_target(host, model) as target:
-        conversation = Conversation(target.chat, target.model_id, system=system, sampling=sampling)
-        printer = AnswerPrinter(raw=raw, stats=stats)
+    with kept_session(name, question is None) as session, chat_target(host, model or session.model) as target:
+        conversation = Conversation(target.node.chat, target.model_id, **said)
+        talk = Talk(target, conversation, AnswerPrinter(Display(**display), raw=raw), session)
         if question is None:
-            Repl(conversation, printer).run()
-        elif json:
-            ask_as_json(conversation, question)
+            Repl(talk).run()
         else:
-            ask_once(conversation, question, printer)
+            FORMS[form](talk, question)
+
+
+def _last_session() -> str:
+    from neuron.cli.sessions import last_name
+
+    return last_name()
+
+
+def _list(json: bool) -> None:
+    """Every session, the newest first."""
+    import time
+
+    from neuron.cli.render import notice, show_json, show_table
+    from neuron.cli.sessions import summaries
+
+    found = summaries()
+    if json:
+        show_json([session._asdict() for session in found])
+    elif found:
+        rows = (
+            (
+                s.name,
+                s.model or "-",
+                s.messages,
+                time.strftime("%F %R", time.localtime(s.changed_s)),
+                s.begins[:50],
+            )
+            for s in found
+        )
+        show_table(("SESSION", "MODEL", "MESSAGES", "CHANGED", "BEGINS"), rows)
+    else:
+        notice("there are no sessions yet; neuron chat MODEL begins one")
+
+
+def _schema(path: Path) -> dict[str, Any]:
+    from neuron.cli.once import schema_from
+
+    return schema_from(path)
 
 
 def question_from(prompt: str | None, piped: str | None) -> str | None:
@@ -146,3 +266,15 @@ def _refuse_prompt_as_model(model: str | None, prompt: str | None) -> None:
         raise UsageError(
             f"{model!r} is no model", hint=f'name the model first: neuron chat smollm2 "{model}"'
         )
+
+
+def _refuse_together(*groups: dict[str, Any]) -> None:
+    for group in groups:
+        if all(group.values()):
+            raise UsageError(f"{' and '.join(group)} exclude each other")
+
+
+def _refuse_without_prompt(flags: dict[str, Any]) -> None:
+    for flag, said in flags.items():
+        if said:
+            raise UsageError(f"{flag} needs a prompt", hint=f'neuron chat MODEL "…" {flag}')

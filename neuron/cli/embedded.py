@@ -20,6 +20,8 @@ from neuron.errors import StreamCut
 from neuron.progress import Progress, Report
 from neuron.settings import Settings, resolve
 from neuron.wire.chat import ChatCompletionRequest
+from neuron.wire.node import ModelInfo
+from neuron.wire.tokenize import TokenizeRequest, TokenizeResponse
 
 T = TypeVar("T")
 CLOSE_S = 5.0
@@ -33,7 +35,7 @@ def _real_engine(settings: Settings) -> EngineApi:
 
 
 class EmbeddedNode:
-    """What `NodeClient` offers a chat, without a socket: `load` and `chat`."""
+    """What `NodeClient` offers a chat, without a socket: `load`, `models`, `tokenize` and `chat`."""
 
     def __init__(
         self, settings: Settings | None = None, engine: Callable[[Settings], EngineApi] = _real_engine
@@ -69,6 +71,29 @@ class EmbeddedNode:
         spec = LoadSpec(model_id=model_id(model))
         self._wait(self._load(spec, lambda inner: fetch(model, _with_notes(inner, report)), report))
         return spec.model_id
+
+    def models(self) -> list[ModelInfo]:
+        """Models that are loaded or loading."""
+        from neuron.daemon.projection.node import LISTED, model_info
+
+        return [model_info(model) for model in self._engine.status().models if model.state in LISTED]
+
+    def model(self, model_id: str) -> ModelInfo | None:
+        """One of them, or None."""
+        return next((model for model in self.models() if model.id == model_id), None)
+
+    def unload(self, model_id: str) -> None:
+        """Free a model."""
+        self._wait(self._engine.unload(model_id))
+
+    def tokenize(self, request: TokenizeRequest) -> TokenizeResponse:
+        """The tokens of a text or of a conversation, and how many the model takes."""
+        from neuron.daemon.projection.tokenize import prompt
+
+        model_id = request.model or ""
+        model = self._engine.model(model_id)
+        ids = self._wait(self._engine.tokenize(model_id, prompt(request, model)))
+        return TokenizeResponse(tokens=ids, count=len(ids), max_model_len=model.context if model else 0)
 
     def chat(self, request: ChatCompletionRequest) -> Generator[ChatPart, None, None]:
         """An answer as it is made; closing the iterator stops it."""

@@ -87,6 +87,9 @@ EXITS: dict[type[e.NeuronError], Exit] = {
     e.NodeUnreachable: Exit.UNAVAILABLE,
     e.NodeAnsweredError: Exit.FAILURE,
     e.StreamCut: Exit.IO,
+    e.SessionBusy: Exit.TEMPORARY,
+    e.SessionUnreadable: Exit.FAILURE,
+    e.AnswerUnusable: Exit.FAILURE,
     e.AddressInUse: Exit.TEMPORARY,
 }
 

@@ -15,6 +15,7 @@ ENVIRONMENT = {
     "NEURON_CACHE": "Where fetched models are kept, instead of ~/.cache/neuron.",
     "NEURON_STATE": "Where chats and keys are kept, instead of ~/.local/state/neuron.",
     "NEURON_API_KEY": "The key that commands show to a node which demands one.",
+    "NEURON_NO_HISTORY": "If set, neither what is typed in a chat nor a session without a name is kept.",
     "NEURON_TRACEBACK": "If set, a fault of the program shows where it happened.",
     "HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE": "As huggingface_hub knows them.",
     "NO_COLOR": "If set, no colours.",

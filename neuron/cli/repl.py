@@ -6,86 +6,81 @@ import re
 import sys
 from collections.abc import Callable
 
-from neuron.cli.answer import AnswerPrinter
-from neuron.cli.conversation import Conversation
+from neuron.cli import chat_commands
 from neuron.cli.render import notice
+from neuron.cli.talk import Talk, complain
+from neuron.cli.terminal import is_capable
 from neuron.errors import NeuronError
 
 PROMPT = ">>> "
-COMMAND = re.compile(r"/[a-z?]*\s*")
-"""A line that is a slash and one word; ``/etc/hosts`` is not."""
-
-HELP = {
-    "/help": "this list",
-    "/clear": "forget the conversation",
-    "/exit": "leave; Ctrl-D does too",
-    "Ctrl-C": "stop an answer; what is there of it stays in the conversation",
-}
+COMMAND = re.compile(r"/[a-z?]*(?:[ \t].*)?\s*", re.DOTALL)
+"""A line that begins with a slash and one word; ``/etc/hosts`` does not."""
 
 
 class Repl:
-    """Reads lines, asks, prints, until the end of input or ``/exit``."""
+    """Reads messages, asks, prints, until the end of input or ``/exit``."""
 
-    def __init__(self, conversation: Conversation, printer: AnswerPrinter) -> None:
-        self._conversation = conversation
-        self._printer = printer
-        self._commands: dict[str, Callable[[], None]] = {"/help": _help, "/clear": self._clear}
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
 
     def run(self) -> None:
         """The loop."""
-        _enable_line_editing()
-        notice(f"{self._conversation.model_id}: /help lists the commands, Ctrl-D leaves")
-        while (line := _read_line()) is not None:
-            if line.strip() in ("/exit", "/quit", "/bye"):
+        self._talk.measure()
+        read = reader(self._talk)
+        notice(f"{self._talk.conversation.model_id}: /help lists commands and keys, Ctrl-D leaves")
+        while (text := _message(read)) is not None:
+            try:
+                self._take(text)
+            except chat_commands.Leave:
                 return
-            if COMMAND.fullmatch(line):
-                self._command(line.strip())
-            elif line.strip():
-                self._ask(line)
 
-    def _command(self, name: str) -> None:
-        command = self._commands.get(name)
-        if command is None:
-            notice(f"there is no command {name}; /help lists them")
-        else:
-            command()
-
-    def _ask(self, line: str) -> None:
+    def _take(self, text: str) -> None:
+        if not COMMAND.fullmatch(text):
+            if text.strip():
+                self._talk.ask(text)
+            return
         try:
-            self._printer.answer(self._conversation, line)
+            chat_commands.run(self._talk, text)
+        except NeuronError as e:
+            complain(e)
         except KeyboardInterrupt:
             notice("[stopped]")
-        except NeuronError as e:
-            notice(f"neuron: {e.message}" + (f" (hint: {e.hint})" if e.hint else ""))
-
-    def _clear(self) -> None:
-        self._conversation.clear()
-        notice("the conversation is forgotten")
 
 
-def _help() -> None:
-    width = max(map(len, HELP))
-    for name, meaning in HELP.items():
-        print(f"  {name:<{width}}  {meaning}", file=sys.stderr)
-
-
-def _read_line() -> str | None:
-    """A line without its end; None at the end of input. Ctrl-C gives up the line."""
+def _message(read: Callable[[], str]) -> str | None:
+    """What was typed; None at the end of input. Ctrl-C gives up the line."""
     try:
-        return input(PROMPT)
+        return read()
     except EOFError:
-        print(file=sys.stderr)
         return None
     except UnicodeDecodeError:
         notice("that line is not text")
         return ""
     except KeyboardInterrupt:
-        notice("\nCtrl-D or /exit leaves")
+        notice("Ctrl-D or /exit leaves")
         return ""
 
 
-def _enable_line_editing() -> None:
+def reader(talk: Talk) -> Callable[[], str]:
+    """The editor of messages, where the terminal is able to show it; else plain lines."""
+    if is_capable(sys.stdin) and is_capable(sys.stdout):
+        from neuron.cli.chat_prompt import ChatPrompt
+
+        return ChatPrompt(talk)
+    return _plain_line
+
+
+def _plain_line() -> str:
+    """A line; its prompt goes to the terminal, never into a file."""
     try:
         import readline  # noqa: F401 (importing it is what makes `input` edit lines)
     except ImportError:
         pass  # a Python without it still reads lines
+    try:
+        if sys.stdout.isatty():
+            return input(PROMPT)
+        print(PROMPT, end="", file=sys.stderr, flush=True)
+        return input()
+    except (EOFError, KeyboardInterrupt):
+        print(file=sys.stderr)
+        raise

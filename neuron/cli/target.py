@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from neuron.cli.conversation import Chat
 from neuron.cli.load import load_with_progress, reference_for, served_as
 from neuron.cli.render import notice
 from neuron.client import NodeClient
 from neuron.errors import NodeUnreachable, UsageError
-from neuron.wire.node import ModelSpec
+from neuron.progress import Report
+from neuron.wire.node import ModelInfo, ModelSpec
+from neuron.wire.tokenize import TokenizeRequest, TokenizeResponse
 
 LOCAL_CONNECT_S = 1.0
+COMPLETION_S = 0.1
+"""How long completing a model's id may wait for a node."""
+
+
+class ChatNode(Protocol):
+    """What a chat needs of a node, whether it is one or runs in this process."""
+
+    @property
+    def chat(self) -> Chat: ...
+    def tokenize(self, request: TokenizeRequest) -> TokenizeResponse: ...
+    def models(self) -> list[ModelInfo]: ...
+    def model(self, model_id: str) -> ModelInfo | None: ...
+
+
+class LocalNode(ChatNode, Protocol):
+    """One that runs in this process."""
+
+    def load(self, model: str, report: Report) -> str: ...
+    def unload(self, model_id: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model that is loaded, and the way to ask it."""
+    """A model that is loaded, and the way to ask it and others."""
 
-    chat: Chat
+    node: ChatNode
     model_id: str
+    load: Callable[[str], str]
+    """A model as people name it → its id, when it is loaded."""
+    list_ids: Callable[[], list[str]]
+    """Ids of the models that are loaded; may be called from another thread."""
 
 
 @contextmanager
@@ -35,7 +61,7 @@ def chat_target(host: str | None, model: str | None) -> Iterator[Target]:
     """
     with NodeClient(host or None, connect_s=3.0 if host else LOCAL_CONNECT_S) as client:
         if host or _answers(client):
-            yield Target(client.chat, _loaded_on(client, model))
+            yield _remote(client, model)
             return
     with _embedded(model) as target:
         yield target
@@ -47,6 +73,14 @@ def _answers(client: NodeClient) -> bool:
     except NodeUnreachable:
         return False
     return True
+
+
+def _remote(client: NodeClient, model: str | None) -> Target:
+    def ids() -> list[str]:
+        with NodeClient(client.url, connect_s=COMPLETION_S, answer_s=COMPLETION_S) as quick:
+            return [found.id for found in quick.models()]
+
+    return Target(client, _loaded_on(client, model), lambda name: _loaded_on(client, name), ids)
 
 
 def _loaded_on(client: NodeClient, model: str | None) -> str:
@@ -80,9 +114,25 @@ def _embedded(model: str | None) -> Iterator[Target]:
             hint="name a model: neuron chat smollm2; or a node: --host",
         )
     from neuron.cli.embedded import EmbeddedNode
-    from neuron.cli.progress import progress_on_stderr
 
     with EmbeddedNode() as node:
-        with progress_on_stderr(model) as report:
-            its_id = node.load(model, report)
-        yield Target(node.chat, its_id)
+        target = Target(node, "", lambda name: _loaded_here(node, name), lambda: _ids(node))
+        yield replace(target, model_id=target.load(model))
+
+
+def _loaded_here(node: LocalNode, model: str) -> str:
+    """The id of the model in this process, which then has no other: there is one chat and one memory."""
+    from neuron.cli.progress import progress_on_stderr
+
+    if node.model(its_id := served_as(model)):
+        return its_id
+    others = _ids(node)
+    with progress_on_stderr(model) as report:
+        its_id = node.load(model, report)
+    for other in others:
+        node.unload(other)
+    return its_id
+
+
+def _ids(node: LocalNode) -> list[str]:
+    return [model.id for model in node.models()]

@@ -82,6 +82,9 @@ TABLE: Mapping[type[e.NeuronError], Row] = {
     e.NodeUnreachable: INTERNAL,
     e.NodeAnsweredError: INTERNAL,
     e.StreamCut: INTERNAL,
+    e.SessionBusy: INTERNAL,
+    e.SessionUnreadable: INTERNAL,
+    e.AnswerUnusable: INTERNAL,
     e.AddressInUse: INTERNAL,
 }
 

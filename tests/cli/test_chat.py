@@ -2,14 +2,15 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from neuron.cli.chat import question_from
 from neuron.engine.request import ChatPrompt
-from neuron.errors import DeviceFault, QueueFull, UsageError
+from neuron.errors import DeviceFault, QueueFull, UnsupportedParameter, UsageError
 from tests.support.cli import PROGRAM, environment, free_port, neuron
-from tests.support.fake_engine import Script
+from tests.support.fake_engine import Script, Think
 from tests.support.node_server import NodeServer, eventually
 
 
@@ -145,3 +146,114 @@ def test_a_pipe_that_is_not_text_is_refused(node: NodeServer) -> None:
     )
     assert done.returncode == 64
     assert "not text" in done.stderr
+
+
+def test_the_first_block_of_code_is_extracted(node: NodeServer) -> None:
+    node.engine.script = Script(texts=["Here:\n```", "sh\nls -l\n", "# ok\n```\n", "and\n```\nmore\n```\n"])
+    done = neuron("chat", "org/tiny", "Hi", "-x", "--host", node.url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ls -l\n# ok\n", "")
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"), [(["no code"], "has no code block"), (["```sh\nls"], "code block was cut off")]
+)
+def test_no_whole_block_of_code_is_exit_1_and_no_output(
+    node: NodeServer, texts: list[str], says: str
+) -> None:
+    node.engine.script = Script(texts=texts, reason="length")
+    done = neuron("chat", "org/tiny", "Hi", "--extract", "--host", node.url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+
+
+def test_a_schema_goes_into_the_request_and_the_answer_comes_out(node: NodeServer, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text(json.dumps(SCHEMA))
+    node.engine.script = Script(texts=['{"a"', ": 1}"])
+    done = neuron("chat", "org/tiny", "--schema", "s.json", "--host", node.url, stdin="Hi", cwd=tmp_path)
+    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, {"a": 1}, "")
+    constraint = node.engine.streams[-1].generation.constraint
+    assert constraint is not None
+    assert str(SCHEMA) in str(constraint)
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (Script(texts=['{"a"'], reason="length"), "was cut off"),
+        (Script(texts=["no JSON"]), "is not JSON"),
+        (
+            Script(refuse=UnsupportedParameter("no grammar here", param="response_format")),
+            "can't be held to this schema",
+        ),
+    ],
+)
+def test_an_answer_that_does_not_fit_the_schema_is_exit_1_and_no_output(
+    node: NodeServer, tmp_path: Path, script: Script, says: str
+) -> None:
+    (tmp_path / "s.json").write_text(json.dumps(SCHEMA))
+    node.engine.script = script
+    done = neuron("chat", "org/tiny", "Hi", "--schema", "s.json", "--host", node.url, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--schema", "missing.json"], "missing.json: No such file"),
+        (["--schema", "bad.json"], "not valid JSON"),
+        (["-x", "--json"], "--extract and --json exclude each other"),
+        (["-c", "--session", "s"], "--continue and --session exclude each other"),
+        (["--session", "../s"], "no name for a session"),
+    ],
+)
+def test_what_can_not_be_meant_is_exit_64(tmp_path: Path, args: list[str], says: str) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    done = neuron("chat", "m", "Hi", *args, cwd=tmp_path, env={"NEURON_STATE": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (64, "")
+    assert says in done.stderr
+
+
+def test_reasoning_goes_to_stderr_to_json_or_nowhere(node: NodeServer) -> None:
+    node.engine.script = Script(texts=[Think("hm"), "yes"])
+    done = neuron("chat", "org/tiny", "Hi", "--host", node.url)
+    assert (done.stdout, done.stderr) == ("yes\n", "hm\n")
+    shown = json.loads(neuron("chat", "org/tiny", "Hi", "--json", "--host", node.url).stdout)
+    assert (shown["content"], shown["reasoning"]) == ("yes", "hm")
+    done = neuron("chat", "org/tiny", "Hi", "--no-reasoning", "--host", node.url)
+    assert (done.stdout, done.stderr) == ("yes\n", "")
+    prompt = node.engine.streams[-1].generation.prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert prompt.template_kwargs == {"enable_thinking": False}
+
+
+def test_a_single_question_goes_on_with_a_session_that_is_named(node: NodeServer, tmp_path: Path) -> None:
+    for question in ("one", "two"):
+        args = ("chat", "org/tiny", question, "--session", "s", "--host", node.url)
+        assert neuron(*args, env={"NEURON_STATE": str(tmp_path)}).returncode == 0
+    assert [m["content"] for m in messages(node)] == ["one", "Hello wörld", "two"]
+    neuron("chat", "-c", "--host", node.url, stdin="three", env={"NEURON_STATE": str(tmp_path)})
+    assert [m["content"] for m in messages(node)][-1] == "three"
+    assert len(messages(node)) == 5
+
+
+def test_usage_is_one_line_on_stderr_by_either_name(node: NodeServer) -> None:
+    for flag in ("--usage", "--stats"):
+        done = neuron("chat", "org/tiny", "Hi", flag, "--host", node.url)
+        assert done.stdout == "Hello wörld\n"
+        assert done.stderr.count("\n") == 1
+        assert "7 prompt tokens" in done.stderr
+
+
+def test_penalties_reach_the_engine(node: NodeServer) -> None:
+    flags = "--repetition-penalty 1.5 --presence-penalty 0.5 --frequency-penalty -0.5"
+    neuron("chat", "org/tiny", "Hi", *flags.split(), "--host", node.url)
+    sampling = node.engine.streams[-1].generation.sampling
+    assert (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty) == (
+        1.5,
+        0.5,
+        -0.5,
+    )

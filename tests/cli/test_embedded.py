@@ -147,7 +147,7 @@ def test_a_chat_takes_the_node_of_this_machine_if_one_runs(
 ) -> None:
     monkeypatch.setattr("neuron.node_url.LOCAL_NODE", node.url)
     with target.chat_target(None, "org/tiny") as found:
-        assert isinstance(list(found.chat(ASKED))[-1], ChatEnd)
+        assert isinstance(list(found.node.chat(ASKED))[-1], ChatEnd)
     assert len(node.engine.streams) == 1
 
 
@@ -156,7 +156,7 @@ def test_a_chat_without_a_node_runs_in_this_process(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("neuron.node_url.LOCAL_NODE", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setattr("neuron.cli.embedded.EmbeddedNode", lambda: embedded(engine))
     with target.chat_target(None, "org/tiny") as found:
-        list(found.chat(ASKED))
+        list(found.node.chat(ASKED))
     assert [spec.model_id for spec, _ in engine.loads] == ["org/tiny"]
     with pytest.raises(UsageError, match="no model was named"), target.chat_target(None, None):
         pass

@@ -1,0 +1,61 @@
+"""What the terminal at the other end can do, and keys that are pressed while nobody reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import TextIO
+
+
+def is_capable(stream: TextIO) -> bool:
+    """Whether ``stream`` is a terminal that moves a cursor."""
+    return stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
+
+
+def takes_style(stream: TextIO) -> bool:
+    """The same, and ``NO_COLOR`` doesn't speak against it."""
+    return is_capable(stream) and not os.environ.get("NO_COLOR")
+
+
+def dim(text: str, stream: TextIO) -> str:
+    """``text`` paler, where ``stream`` takes it."""
+    return f"\x1b[2m{text}\x1b[22m" if text.strip() and takes_style(stream) else text
+
+
+@contextlib.contextmanager
+def keys_wait() -> Iterator[None]:
+    """While an answer is printed: typed keys aren't echoed into it, and wait for the next prompt as they were
+    typed. Ctrl-C still interrupts."""
+    if not is_capable(sys.stdin):
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(sys.stdin)
+    quiet = termios.tcgetattr(sys.stdin)
+    quiet[0] &= ~termios.ICRNL
+    quiet[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+
+
+@contextlib.contextmanager
+def one_interrupt() -> Iterator[None]:
+    """The first Ctrl-C interrupts what runs; more of them, until that has ended, do nothing."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

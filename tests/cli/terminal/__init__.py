@@ -1,0 +1,1 @@
+"""The chat on a terminal that an emulator looks at."""
