@@ -177,11 +177,11 @@ def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[byt
     """What the framework refused: no route, wrong method."""
     if error.status_code >= 500:
         return on_bug(request, error)
-    shape = shapes.of(request.scope["path"])
-    body = shape.framework(error.status_code, respond.request_id(request))
-    _metrics(request).refused(
-        request.scope["path"], HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-    )
+    request_id, path, status = respond.request_id(request), request.scope["path"], error.status_code
+    body = shapes.of(path).framework(status, request_id)
+    code = HTTPStatus(status).phrase.lower().replace(" ", "_")
+    _metrics(request).refused(path, code)
+    log_event(log, "refused", level=logging.WARNING, id=request_id, path=path[:200], status=status, code=code)
     allow = {k: v for k, v in (error.headers or {}).items() if k.lower() == "allow"}
     return _response(body, error.status_code, allow)
 

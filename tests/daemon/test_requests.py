@@ -157,6 +157,17 @@ def test_an_embedding_whose_client_left_is_cut(node: NodeServer) -> None:
     assert told(node, request_id)["state"] == "cut"
 
 
+def test_what_has_no_route_has_its_line_too(node: NodeServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    _, headers, _ = node.post("/chat/completions", CHAT[1])
+    _, other, _ = node.get(CHAT[0])
+    lines = [vars(r)["neuron_fields"] for r in caplog.records if r.getMessage() == "refused"]
+    assert [(line["id"], line["status"], line["code"]) for line in lines] == [
+        (headers["x-request-id"], 404, "not_found"),
+        (other["x-request-id"], 405, "method_not_allowed"),
+    ]
+
+
 @pytest.mark.parametrize("body", [CHAT, EMBEDDINGS])
 def test_text_is_not_kept_unless_the_operator_wants_it(node: NodeServer, body: Any) -> None:
     _, headers, _ = node.post(*body)
