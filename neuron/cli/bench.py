@@ -27,6 +27,8 @@ EXAMPLES = (
 
 COLUMNS = ("AT ONCE", "DONE", "FAILED", "TTFT p50", "p90", "p99", "ITL p50", "p90", "p99", "TOK/S", "EACH")
 MAX_CONCURRENCY = 1024
+KEYS = ("OPENAI_API_KEY", "NEURON_API_KEY")
+"""Variables with the key of a server that --url names, in turn."""
 
 
 def run(
@@ -110,17 +112,18 @@ def _refuse_two_servers(context: typer.Context, url: str | None) -> None:
 
 @contextmanager
 def _server(url: str | None, host: str | None, places: int) -> Iterator[Server]:
+    from neuron import nodes
     from neuron.bench.answer import Server
     from neuron.node_url import node_url
-    from neuron.nodes import place
 
-    if url is not None and not url.startswith(("http://", "https://")):
-        raise UsageError(f"--url: {url!r} is no URL", hint="write --url https://HOST/v1")
     if url is None:
-        node = place(host or None)
+        node = nodes.place(host or None)
         yield Server(f"{node.url}/v1", key=node.key, places=places)
-    else:
-        yield Server(node_url(url), key=os.environ.get("OPENAI_API_KEY"), places=places)
+        return
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"--url: {url!r} is no URL", hint="write --url https://HOST/v1")
+    key = next((os.environ[name] for name in KEYS if os.environ.get(name)), None)
+    yield Server(node_url(url), key=key and nodes.checked_key(key, " or ".join(KEYS)), places=places)
 
 
 def _only_model(server: Server) -> str:

@@ -43,7 +43,7 @@ def test_every_command_shows_an_example(name: str) -> None:
         (["chat", "What is a cat?"], "name the model first"),
         (["serve", "--port", "99999"], "--port: port: 99999 is not a port"),
         (["serve", "--device", "tpu"], "--device"),
-        (["serve", "--model-root", "/nonexistent"], "--model-root"),
+        (["serve", "--model-root", "/dev/null/none"], "--model-root"),
     ],
 )
 def test_a_mistake_is_one_clear_message_and_exit_64(args: list[str], says: str) -> None:

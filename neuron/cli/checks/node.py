@@ -1,0 +1,185 @@
+"""The node of this machine: configuration, port, version, and what its environment lacks."""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from neuron.cli.checks.finding import Finding, Where, failure, ok, warning
+from neuron.errors import NeuronError
+from neuron.settings import config_dir, config_file, state_dir
+
+CONNECT_S = 1.0
+CLIENT_ONLY = {"NEURON_HOST", "NEURON_TRACEBACK", "NEURON_API_KEY"}
+FOREIGN = ("HF_", "HUGGING_FACE_HUB_TOKEN", "PIP_INDEX_URL", "CUDA_VISIBLE_DEVICES")
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+KEY_LINE = re.compile(r"(?m)^\s*(api_)?key\s*=")
+LISTENING = "0A"
+"""State of a socket in ``/proc/net/tcp``."""
+
+
+def configuration(where: Where) -> Finding:
+    """Every value of the file and the environment is one that ``neuron serve`` takes."""
+    found = where.settings
+    if isinstance(found, NeuronError):
+        return failure(found.message, found.hint or "mend it where the message says")
+    file = config_file(where.env)
+    from_env = sum(origin.startswith("NEURON_") for origin in found.origins.values())
+    return ok(f"{file or 'no file'}; {from_env} settings from the environment")
+
+
+def secrets(where: Where) -> Finding:
+    """Files with keys are their owner's alone."""
+    folders = (config_dir(where.env), state_dir())
+    files = [path for folder in folders for name in ("keys*", "nodes.toml") for path in folder.glob(name)]
+    secret = [path for path in files if path.name.startswith("keys") or KEY_LINE.search(_text(path))]
+    open_to_others = [path for path in secret if path.stat().st_mode & 0o077]
+    if open_to_others:
+        paths = " ".join(map(str, open_to_others))
+        return failure(f"others may read {paths}", f"chmod 600 {paths}")
+    return ok(", ".join(map(str, secret)) + ": closed to others" if secret else "no files with keys")
+
+
+def port(where: Where) -> Finding:
+    """The node's port is free, or a node's."""
+    host, number = where.listen
+    if number == 0:
+        return ok("the node takes a free port")
+    if _is_free(host, number):
+        return ok(f"{host}:{number} is free")
+    if _version(where):
+        return ok(f"{host}:{number} is a node's")
+    pid = holder(number, where.proc)
+    who = f"process {pid} ({_name(pid, where.proc)})" if pid else "another user's process"
+    return failure(
+        f"{host}:{number} is held by {who}, no node", "stop it, or choose another: port in neuron.toml"
+    )
+
+
+def version(where: Where) -> Finding:
+    """The node that runs is what is installed."""
+    from neuron.cli.version import package_version
+
+    running, installed = _version(where), package_version()
+    if running is None:
+        return ok("no node runs here")
+    if running != installed:
+        return warning(
+            f"the node runs {running}, {installed} is installed", "restart it: systemctl restart neuron"
+        )
+    return ok(f"the node runs {running}, as installed")
+
+
+def environment(where: Where) -> Finding:
+    """What is set in this shell is set for the node as well."""
+    theirs = node_environment(where)
+    if theirs is None:
+        return ok("no node or service to compare this shell with")
+    missing = missing_there(where.env, theirs)
+    if missing:
+        return warning(
+            f"set in this shell, and not or otherwise for the node: {', '.join(missing)}",
+            "systemctl edit neuron: Environment= or, for tokens, LoadCredential=; then systemctl restart neuron",
+        )
+    return ok("the node has what this shell sets")
+
+
+def missing_there(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+    """Names that matter to a node and have another value, or none, there."""
+    matters = [
+        name
+        for name in here
+        if name not in CLIENT_ONLY and (name.startswith(("NEURON_", *FOREIGN)) or name.upper() in PROXIES)
+    ]
+    return sorted(name for name in matters if there.get(name) != here[name])
+
+
+def node_environment(where: Where) -> dict[str, str] | None:
+    """Of the process that holds the node's port; else of the unit ``neuron``; None where neither can be read."""
+    pid = holder(where.listen[1], where.proc)
+    if pid and (raw := _bytes(where.proc / str(pid) / "environ")):
+        pairs = (item.partition("=") for item in raw.decode(errors="replace").split("\0") if item)
+        return {name: value for name, _, value in pairs}
+    return _unit_environment()
+
+
+def _unit_environment() -> dict[str, str] | None:
+    if shutil.which("systemctl") is None:
+        return None
+    command = ["systemctl", "show", "neuron", "-p", "LoadState", "-p", "Environment"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5)
+    except subprocess.TimeoutExpired:
+        return None
+    return unit_environment(done.stdout) if done.returncode == 0 else None
+
+
+def unit_environment(shown: str) -> dict[str, str] | None:
+    """What ``systemctl show`` prints; None if there is no such unit."""
+    import shlex
+
+    fields = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    if fields.get("LoadState") != "loaded":
+        return None
+    return dict(item.split("=", 1) for item in shlex.split(fields.get("Environment", "")) if "=" in item)
+
+
+def holder(number: int, proc: Path) -> int | None:
+    """The process that listens on a port; None if nobody does, or it can't be seen."""
+    sockets = {f"socket:[{inode}]" for inode in _listening(number, proc)}
+    for fd in proc.glob("[0-9]*/fd/*") if sockets else ():
+        try:
+            if str(fd.readlink()) in sockets:
+                return int(fd.parts[-3])
+        except OSError:
+            continue  # the process ended, or is another user's
+    return None
+
+
+def _listening(number: int, proc: Path) -> set[str]:
+    """Inodes of the sockets that listen on a port."""
+    rows = [line.split() for name in ("tcp", "tcp6") for line in _text(proc / "net" / name).splitlines()[1:]]
+    return {row[9] for row in rows if row[3] == LISTENING and int(row[1].rpartition(":")[2], 16) == number}
+
+
+def _is_free(host: str, number: int) -> bool:
+    try:
+        with socket.create_connection((host, number), timeout=CONNECT_S):
+            return False
+    except OSError as e:
+        return e.errno == errno.ECONNREFUSED
+
+
+def _version(where: Where) -> str | None:
+    """Of the node that answers here; None if none does."""
+    from neuron.client import NodeClient
+
+    host, number = where.listen
+    with NodeClient(
+        f"http://{f'[{host}]' if ':' in host else host}:{number}", connect_s=CONNECT_S, answer_s=3
+    ) as node:
+        try:
+            return node.version().package_version
+        except NeuronError:
+            return None
+
+
+def _name(pid: int, proc: Path) -> str:
+    return _text(proc / str(pid) / "comm").strip()
+
+
+def _text(path: Path) -> str:
+    return _bytes(path).decode(errors="replace")
+
+
+def _bytes(path: Path) -> bytes:
+    """A small system file; nothing where there is none or it is closed to us."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
