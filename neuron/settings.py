@@ -15,6 +15,23 @@ import msgspec
 from msgspec import Meta
 
 from neuron.errors import ConfigError, NeuronError, UsageError
+from neuron.setting import (
+    NEW_FOLDER,
+    READ_LATER,
+    About,
+    Count,
+    CountOrZero,
+    Device,
+    Dtype,
+    LogFormat,
+    LogLevel,
+    Name,
+    Port,
+    Reference,
+    Seconds,
+    Url,
+    key,
+)
 
 DEFAULT_PORT = 13131
 ENV_PREFIX = "NEURON_"
@@ -54,89 +71,110 @@ def config_dir(env: Mapping[str, str] | None = None) -> Path:
     return Path(home).expanduser() / "neuron"
 
 
-Port = Annotated[int, Meta(ge=0, le=65535, description="a port, 0 to 65535 (0 takes a free one)")]
-Count = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
-CountOrZero = Annotated[int, Meta(ge=0, description="a whole number, 0 or more")]
-Seconds = Annotated[float, Meta(gt=0, le=86400 * 365, description="a number of seconds above 0")]
-Device = Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")]
-Dtype = Annotated[
-    str,
-    Meta(pattern="^(auto|float32|bfloat16|float16)$", description="one of auto, float32, bfloat16, float16"),
-]
-Url = Annotated[
-    str, Meta(pattern=r"^https?://[^\s/]+\S*$", description="a URL that begins http:// or https://")
-]
-LogLevel = Annotated[
-    str, Meta(pattern="^(debug|info|warning|error)$", description="one of debug, info, warning, error")
-]
-LogFormat = Annotated[str, Meta(pattern="^(auto|text|json)$", description="one of auto, text, json")]
-Name = Annotated[str, Meta(pattern=r"^\S+$", description="a name without spaces")]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a node runs with. Sizes, counts and times carry their unit in their name."""
+    """What a node runs with. Sizes, counts and times carry their unit in their name.
 
-    bind: Name = "127.0.0.1"
-    port: Port = DEFAULT_PORT
-    insecure: bool = False
-    """Allow a bind beyond loopback although there are no keys; keys that are configured stay asked for."""
-    keys_file: Path | None = None
-    """Who may use this node; None: ``keys.toml`` in the state folder, if it exists."""
-    public_url: Url | None = None
-    """What ``/models/{id}/endpoint`` answers; None: ``http://localhost:PORT``."""
-    allowed_hosts: tuple[Name, ...] = ()
-    """Names beyond loopback and this host's own that a ``Host`` header may carry."""
-    models: tuple[Annotated[str, Meta(min_length=1, description="a model reference")], ...] = ()
-    """References to load at start."""
-    model_roots: tuple[Path, ...] = ()
-    """Folders under which a path may be loaded over HTTP."""
-    harnesses: tuple[Name, ...] = ("torch",)
-    device: Device = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:N``."""
-    dtype: Dtype = "auto"
-    """``auto``, ``float32``, ``bfloat16``, ``float16``."""
-    threads: Count | None = None
-    """Threads of the CPU kernels; None: one for each core the process may use."""
-    context: Count | None = None
-    """Upper bound on every model's context, in tokens; None: the model's own."""
-    max_in_flight: Count = 16
-    """Sequences decoded together, for each model."""
-    max_queue_depth: CountOrZero = 64
-    queue_timeout_s: Seconds = 120.0
-    max_per_principal: Count | None = None
-    """Answers of one caller that may run and wait on one model; None: no bound."""
-    prefill_chunk_tokens: Count = 256
-    """Prompt tokens computed between two decode steps."""
-    kv_budget_mb: Count | None = None
-    """Cache memory for each model; None: what is free after loading, less a reserve."""
-    response_store: Path | None = None
-    """Folder in which `/v1/responses` are kept for ``previous_response_id``; None: nothing is kept."""
-    response_store_mb: Count = 256
-    """The oldest responses go when they take more than this, or are older than `response_store_days`."""
-    response_store_days: Count = 30
-    requests_kept: CountOrZero = 1000
-    """Requests that ended and that ``GET /requests`` still tells of."""
-    log_prompts: bool = False
-    """Keep the text of prompts and answers with them; it is never written to the log."""
-    drain_s: Seconds = 25.0
-    stall_s: Seconds = 60.0
-    """A decode step older than this makes ``/health`` 503."""
-    max_body_bytes: Count = 8 << 20
-    log_level: LogLevel = "info"
-    log_format: LogFormat = "auto"
-    """``text``, ``json``, or ``auto``: text on a terminal, JSON otherwise."""
+    Each key is a flag of ``neuron serve``, a variable, and a line of the configuration file.
+    """
+
+    bind: Name = key("127.0.0.1", "Address to listen on.", "ADDRESS")
+    port: Port = key(DEFAULT_PORT, "Port to listen on; 0 takes a free one.", "N")
+    insecure: bool = key(False, "Allow an address beyond loopback although no keys are configured.", "BOOL")
+    keys_file: Path | None = key(
+        None,
+        "Who may use this node.",
+        "FILE",
+        unset="keys.toml in the state folder, if it exists",
+        path=READ_LATER,
+    )
+    public_url: Url | None = key(None, "How others reach this node.", "URL", unset="http://localhost:PORT")
+    allowed_hosts: tuple[Name, ...] = key(
+        (), "A further name that requests may call this node; repeat it.", "NAME", flag="--allowed-host"
+    )
+    models: tuple[Reference, ...] = key((), "Models to load at start.", "MODEL", flag="MODEL")
+    model_roots: tuple[Path, ...] = key(
+        (), "Let paths in this folder be loaded over HTTP; repeat it.", "FOLDER", flag="--model-root"
+    )
+    harnesses: tuple[Name, ...] = key(
+        ("torch",),
+        "What may run models; an empty list makes a node that loads none.",
+        "NAME",
+        flag="--harness",
+    )
+    device: Device = key("auto", "auto, cpu, cuda or cuda:N.", "DEVICE")
+    dtype: Dtype = key("auto", "auto, float32, bfloat16 or float16.", "DTYPE")
+    threads: Count | None = key(None, "Threads of the CPU kernels.", "N", unset="all cores")
+    context: Count | None = key(
+        None, "Upper bound on every model's context, in tokens.", "TOKENS", unset="the model's"
+    )
+    max_in_flight: Count = key(16, "Sequences decoded together, for each model.", "N", reloads=True)
+    max_queue_depth: CountOrZero = key(
+        64, "Requests that may wait for a place, for each model.", "N", reloads=True
+    )
+    queue_timeout_s: Seconds = key(120.0, "Longest wait in the queue.", "SECONDS", reloads=True)
+    max_per_principal: Count | None = key(
+        None, "Answers of one caller that may run and wait on one model.", "N", unset="no bound"
+    )
+    prefill_chunk_tokens: Count = key(256, "Prompt tokens computed between two decode steps.", "TOKENS")
+    kv_budget_mb: Count | None = key(
+        None, "Cache memory for each model.", "MB", unset="80 % of what is free after loading"
+    )
+    response_store: Path | None = key(
+        None,
+        "Folder in which /v1/responses are kept for previous_response_id; made if only its parent exists.",
+        "FOLDER",
+        unset="nothing is kept",
+        path=NEW_FOLDER,
+    )
+    response_store_mb: Count = key(256, "Most that kept responses may take; the oldest go first.", "MB")
+    response_store_days: Count = key(30, "How long a response is kept.", "DAYS")
+    requests_kept: CountOrZero = key(1000, "Requests that ended and that are still told of.", "N")
+    log_prompts: bool = key(
+        False, "Keep the text of prompts and answers with them; it is never written to the log.", "BOOL"
+    )
+    drain_s: Seconds = key(
+        25.0, "How long running answers may go on after a stop or an unload.", "SECONDS", reloads=True
+    )
+    stall_s: Seconds = key(
+        60.0, "A decode step older than this makes /health answer 503.", "SECONDS", reloads=True
+    )
+    max_body_bytes: Count = key(8 << 20, "Largest body of a generation request.", "BYTES", reloads=True)
+    log_level: LogLevel = key("info", "debug, info, warning or error.", "LEVEL", reloads=True)
+    log_format: LogFormat = key("auto", "text, json, or auto: text on a terminal, JSON otherwise.", "FORMAT")
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each value that is no default was said: ``--port``, ``NEURON_PORT``, ``/etc/neuron.toml:3``."""
 
 
-KEYS = tuple(f.name for f in fields(Settings) if f.name != "origins")
-MADE = frozenset({"response_store"})
-"""Folders that the node makes at the first use, where their parent exists."""
-FILES = frozenset({"keys_file"})
-"""Paths of files; who reads them says what is wrong with them."""
-FLAGS = {"models": "MODEL", "model_roots": "--model-root"}
-"""Flags that are not spelled like their key."""
+ABOUT: Mapping[str, About] = {f.name: f.metadata["about"] for f in fields(Settings) if f.name != "origins"}
+"""Every key, in order, with what is said of it."""
+KEYS = tuple(ABOUT)
+HINTS: Mapping[str, Any] = get_type_hints(Settings, include_extras=True)
+
+
+def flag_of(name: str) -> str:
+    """How ``neuron serve`` spells a key: ``--max-in-flight``."""
+    return ABOUT[name].flag or "--" + name.replace("_", "-")
+
+
+def is_list(name: str) -> bool:
+    """Whether a key takes several values."""
+    return get_origin(HINTS[name]) is tuple
+
+
+def default_words(name: str) -> str:
+    """What holds where nothing is said of a key, for people."""
+    match getattr(Settings(), name):
+        case None | ():
+            return ABOUT[name].unset
+        case bool(default):
+            return "on" if default else "off"
+        case tuple(default):
+            return ", ".join(default)
+        case float(default):
+            return f"{default:g}"
+        case default:
+            return str(default)
 
 
 def resolve(flags: Mapping[str, Any], env: Mapping[str, str], file: Path | None = None) -> Settings:
@@ -182,51 +220,42 @@ class _Said:
 
     def value(self) -> Any:
         """The typed value; raises ``error`` naming the origin and what was expected."""
-        hint = _HINTS[self.key]
-        raw = _split(self.raw) if self.from_text and _is_list(hint) else self.raw
+        raw = _split(self.raw) if self.from_text and is_list(self.key) else self.raw
         try:
-            return msgspec.convert(raw, hint, strict=not self.from_text, dec_hook=self._path)
+            return msgspec.convert(raw, HINTS[self.key], strict=not self.from_text, dec_hook=self._path)
         except msgspec.ValidationError as e:
-            raise self.error(f"{self.origin}: {self.key}: {self.raw!r} is not {_expected(hint)}") from e
+            expected = _expected(HINTS[self.key])
+            raise self.error(f"{self.origin}: {self.key}: {self.raw!r} is not {expected}") from e
 
     def _path(self, kind: type, raw: Any) -> Path:
         if not isinstance(raw, str | Path) or not str(raw):
             raise ValueError("expected a path")
-        path = self.base / Path(raw).expanduser()
-        if self.key in FILES:
-            return path
-        if not (path.is_dir() or (self.key in MADE and path.parent.is_dir() and not path.exists())):
-            hint = "make its parent folder first" if self.key in MADE else "make it, or name another"
-            raise self.error(f"{self.origin}: {self.key}: there is no folder {path}", hint=hint)
+        path, wanted = self.base / Path(raw).expanduser(), ABOUT[self.key].path
+        if not wanted.there(path):
+            raise self.error(
+                f"{self.origin}: {self.key}: there is no {wanted.words} {path}", hint=wanted.hint
+            )
         return path
 
 
-_HINTS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _is_list(hint: Any) -> bool:
-    return get_origin(hint) is tuple
+def _split(raw: Any) -> Any:
+    """The items of a list that is one text, as in the environment."""
+    return [part.strip() for part in raw.split(",") if part.strip()] if isinstance(raw, str) else raw
 
 
 def _expected(hint: Any) -> str:
     """What a value of this type is, in words: ``a port, 0 to 65535``."""
-    if _is_list(hint):
+    if get_origin(hint) is tuple:
         return f"a list whose items are each {_expected(get_args(hint)[0])}"
     for part in (hint, *get_args(hint)):
         if get_origin(part) is Annotated:
             return next(str(m.description) for m in get_args(part) if isinstance(m, Meta))
-    return {bool: "true or false", Path: "a folder", Path | None: "a path"}.get(hint, "what this key takes")
+    return {bool: "true or false", Path: "a path", Path | None: "a path"}.get(hint, "what this key takes")
 
 
 def _from_flags(flags: Mapping[str, Any]) -> list[_Said]:
-    def flag(key: str) -> str:
-        return FLAGS.get(key, "--" + key.replace("_", "-"))
-
-    return [_Said(k, v, flag(k), error=UsageError) for k, v in flags.items() if v is not None]
+    said = ((k, v) for k, v in flags.items() if v is not None)
+    return [_Said(k, v, flag_of(k), error=UsageError, from_text=True) for k, v in said]
 
 
 def _from_env(env: Mapping[str, str]) -> list[_Said]:

@@ -35,6 +35,7 @@ LEAVES = {
     "nodes",
     "nvml",
     "secret_file",
+    "setting",
     "settings",
     "toml_file",
 }

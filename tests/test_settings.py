@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from neuron.cli.app import program
 from neuron.errors import ConfigError, UsageError
-from neuron.settings import KEYS, Settings, resolve
+from neuron.settings import ABOUT, KEYS, Settings, default_words, flag_of, resolve
 
 NO_FILE = {"XDG_CONFIG_HOME": "/nonexistent"}
 
@@ -142,3 +143,49 @@ def test_every_key_can_be_said_in_the_environment_and_in_the_file(tmp_path: Path
     resolve({}, {**NO_FILE, **{f"NEURON_{k.upper()}": str(v) for k, v in said.items()}})
     lines = [f"{k} = {v!r}" for k, v in said.items()]
     assert set(resolve({}, {}, config(tmp_path, "\n".join(lines))).origins) == set(said)
+
+
+def test_every_key_is_an_option_of_serve_with_its_words_and_its_default() -> None:
+    context = program().commands["serve"].make_context("serve", [])
+    taken = {param.name: param for param in context.command.params}
+    assert set(taken) == {*KEYS, "config"}
+    for key in KEYS:
+        record = " ".join(taken[key].get_help_record(context))
+        assert ABOUT[key].help.rstrip(".") in record
+        assert flag_of(key) in record
+        assert key == "models" or f"[{default_words(key)}]" in record
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_is_described_in_a_sentence(key: str) -> None:
+    about = ABOUT[key]
+    assert about.help.endswith(".")
+    assert about.metavar.isupper()
+    assert default_words(key)
+
+
+@pytest.mark.parametrize(
+    ("args", "key", "expected"),
+    [
+        (["--max-in-flight", "4"], "max_in_flight", 4),
+        (["--drain-s", "2.5"], "drain_s", 2.5),
+        (["--insecure"], "insecure", True),
+        (["--no-insecure"], "insecure", False),
+        (["--harness", "torch", "--harness", "other"], "harnesses", ("torch", "other")),
+        (["a,b", "c"], "models", ("a,b", "c")),
+    ],
+)
+def test_a_flag_has_the_type_of_its_key(args: list[str], key: str, expected: object) -> None:
+    said = program().commands["serve"].make_context("serve", args).params
+    settings = resolve({k: v for k, v in said.items() if k in KEYS and v not in (None, [], ())}, NO_FILE)
+    assert getattr(settings, key) == expected
+    assert settings.origins == {key: flag_of(key)}
+
+
+def test_a_flag_wins_over_a_variable_that_says_the_contrary() -> None:
+    assert resolve({"insecure": False}, {**NO_FILE, "NEURON_INSECURE": "true"}).insecure is False
+
+
+def test_a_flag_of_the_wrong_type_says_what_it_takes() -> None:
+    with pytest.raises(UsageError, match="--drain-s: drain_s: 'soon' is not a number of seconds above 0"):
+        resolve({"drain_s": "soon"}, NO_FILE)
