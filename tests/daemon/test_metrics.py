@@ -160,6 +160,15 @@ class Clients:
         self.see("refused", self.node.get("/requests/req_0")[2]["code"])
 
 
+def assert_in_balance(found: Scrape) -> None:
+    """Admitted requests are those that ended, run and wait, whenever one looks."""
+    admitted, *others = (
+        found.total(f"neuron_requests_{what}")
+        for what in ("admitted_total", "ended_total", "running", "waiting")
+    )
+    assert admitted == sum(others)
+
+
 def test_counters_are_what_many_clients_saw() -> None:
     with node_server() as node:
         node.engine.script = Script(step_s=0.01)
@@ -173,6 +182,8 @@ def test_counters_are_what_many_clients_saw() -> None:
         threads = [threading.Thread(target=lambda n=n: [do() for do in work[n::8]]) for n in range(8)]
         for thread in threads:
             thread.start()
+        while any(thread.is_alive() for thread in threads):
+            assert_in_balance(scrape(node))
         for thread in threads:
             thread.join()
         assert sum(clients.outcomes.values()) == len(work)

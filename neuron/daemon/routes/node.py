@@ -24,6 +24,10 @@ FEATURES = [
     "streaming",
     "continuous_batching",
     "load_progress",
+    "metrics",
+    "events",
+    "requests",
+    "drain",
 ]
 
 
