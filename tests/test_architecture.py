@@ -70,6 +70,7 @@ OWNERS = {
     "tokenizers": {"text"},
     "torch": {"model", "engine"},
     "tqdm": {"sources"},
+    "triton": {"model"},
     "typer": {"cli"},
     "uvicorn": {"daemon"},
     "msgspec": {*ALLOWED} - {"model", "text", "engine"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
 import torch
@@ -40,7 +40,10 @@ class Sampler:
         self.repetition: float = complete["repetition_penalty"]
         self.presence: float = complete["presence_penalty"]
         self.frequency: float = complete["frequency_penalty"]
-        self.is_plain_greedy = sampling.temperature == 0 and not (_edits_logits(sampling) or rules)
+        is_plain = not (_edits_logits(sampling) or rules)
+        self.is_plain_greedy = is_plain and self.temperature == 0
+        self.is_plain_draw = is_plain and self.temperature > 0
+        """Whether `draw` on the logits is all that `pick` does."""
         self.generator = torch.Generator(device=device)
         if sampling.seed is None:
             self.generator.seed()
@@ -55,6 +58,11 @@ class Sampler:
         if self.presence or self.frequency:
             self._counts = torch.zeros(vocab_size, device=device)
 
+    @property
+    def shortlists(self) -> bool:
+        """Whether only the best of the ids can be drawn."""
+        return bool(self.top_k) or self.top_p < 1.0
+
     def pick(self, logits: Tensor) -> int:
         """The next id from one row of finite logits [V] float32, which is left as it is."""
         forced = self.rules.forced() if self.rules else None
@@ -66,7 +74,7 @@ class Sampler:
         scores = self._edited(logits)
         if self.rules is not None:
             scores = self.rules.apply(scores)
-        return int(scores.argmax()) if self.temperature == 0 else self._draw(scores / self.temperature)
+        return int(scores.argmax()) if self.temperature == 0 else draw([self], scores[None])[0]
 
     def _edited(self, logits: Tensor) -> Tensor:
         if self._bias is not None:
@@ -79,33 +87,10 @@ class Sampler:
             logits = logits - presence - self._counts * self.frequency
         return logits
 
-    def _draw(self, scores: Tensor) -> int:
-        probs = scores.softmax(dim=-1)  # [V]
-        probs, ids = self._shortlisted(probs)
-        if self.min_p:
-            probs = probs.where(probs >= self.min_p * probs.max(), 0.0)
-        # A race of exponential clocks: argmax of p / Exp(1) is distributed as p. The noise of an id does not depend
-        # on the others, so the last bits of the logits, which a batch changes, do not change what is drawn. A
-        # cumulative sum would: among thousands of unlikely ids it shifts by more than one of them is wide.
-        uniform = torch.rand(self._vocab_size, generator=self.generator, device=probs.device)
-        noise = uniform.log_().neg_()  # Exp(1), three times as fast as `exponential_` on a CPU
-        if ids is None:
-            return int((probs / noise).argmax())
-        return int(ids[(probs / noise[ids]).argmax()])
-
-    def _shortlisted(self, probs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What top-k and top-p leave, best first with their ids; all of it in id order where neither is set."""
-        top_k, top_p = self.top_k, self.top_p
-        if not top_k and top_p >= 1.0:
-            return probs, None
-        n = min(top_k or SHORTLIST, len(probs))
-        best, ids = probs.topk(n)
-        if top_p < 1.0:
-            if not top_k and float(best.sum()) < top_p:
-                best, ids = probs.sort(descending=True)
-            before = best.cumsum(dim=-1) - best  # mass of the better ones
-            best = best.where(before < top_p * (best.sum() if top_k else 1.0), 0.0)
-        return best, ids
+    def noise(self) -> Tensor:
+        """[V] float32 from Exp(1), the request's own."""
+        uniform = torch.rand(self._vocab_size, generator=self.generator, device=self.generator.device)
+        return uniform.log_().neg_()  # three times as fast as `exponential_` on a CPU
 
     def _record(self, chosen: int) -> None:
         if self.rules is not None:
@@ -114,6 +99,57 @@ class Sampler:
             self._seen[chosen] = True
         if self._counts is not None:
             self._counts[chosen] += 1
+
+
+def draw(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
+    """An id for each row of scores [R, V] float32 by its sampler's temperature, top-k, top-p, min-p and generator.
+
+    A race of exponential clocks: argmax of p / Exp(1) is distributed as p. The noise of an id does not depend on
+    the others, so the last bits of the logits, which a batch changes, do not change what is drawn. A cumulative sum
+    would: among thousands of unlikely ids it shifts by more than one of them is wide.
+    """
+    temperatures = torch.tensor([[s.temperature] for s in samplers], device=scores.device)
+    probs = (scores / temperatures).softmax(dim=-1)  # [R, V]
+    noise = torch.stack([s.noise() for s in samplers])
+    drawn: dict[int, int] = {}
+    for of_shortlist in (False, True):
+        rows = [i for i, s in enumerate(samplers) if s.shortlists == of_shortlist]
+        if rows:
+            some = [samplers[i] for i in rows]
+            every = len(rows) == len(samplers)
+            race = _race(some, probs if every else probs[rows], noise if every else noise[rows])
+            drawn.update(zip(rows, race, strict=True))
+    return [drawn[i] for i in range(len(samplers))]
+
+
+def _race(samplers: Sequence[Sampler], probs: Tensor, noise: Tensor) -> list[int]:
+    """Winners of rows that all have a shortlist or none."""
+    best, ids = _shortlisted(samplers, probs) if samplers[0].shortlists else (probs, None)
+    if any(s.min_p for s in samplers):
+        least = torch.tensor([[s.min_p] for s in samplers], device=probs.device)
+        best = best.where(best >= least * best.amax(dim=-1, keepdim=True), 0.0)
+    if ids is None:
+        winners = (best / noise).argmax(dim=-1)
+    else:
+        places = (best / noise.gather(1, ids)).argmax(dim=-1, keepdim=True)
+        winners = ids.gather(1, places)[:, 0]
+    return [int(i) for i in winners.tolist()]
+
+
+def _shortlisted(samplers: Sequence[Sampler], probs: Tensor) -> tuple[Tensor, Tensor]:
+    """What top-k and top-p leave of probs [R, V], best first, the rest 0, with their ids: [R, n] each."""
+    size = probs.shape[1]
+    ranks = [min(s.top_k or size, size) for s in samplers]
+    masses = torch.tensor([[s.top_p] for s in samplers], device=probs.device)
+    best, ids = probs.topk(max(min(s.top_k or SHORTLIST, size) for s in samplers))
+    open_ended = [not s.top_k for s in samplers]
+    if any(open_ended) and bool((best.sum(-1) < masses[:, 0])[open_ended].any()):
+        best, ids = probs.sort(descending=True)
+    kept = torch.tensor(ranks, device=probs.device)[:, None]
+    best = best.where(torch.arange(best.shape[1], device=probs.device) < kept, 0.0)
+    before = best.cumsum(dim=-1) - best  # mass of the better ones
+    whole = best.sum(dim=-1, keepdim=True).where(kept < size, 1.0)
+    return best.where((before < masses * whole) | (masses >= 1.0), 0.0), ids
 
 
 def _edits_logits(s: Sampling) -> bool:

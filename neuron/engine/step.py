@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from neuron.engine.rules import Rules
-from neuron.engine.sampling import Sampler
+from neuron.engine.sampling import Sampler, draw
 from neuron.engine.sequence import Output, RawLogprobs, Sequence
 from neuron.errors import DeviceFault, InsufficientCache, NeuronError, NumericalError
-from neuron.model.decoder import Decoder, make_batch
+from neuron.model.decoder import Decoder
 
 Plan = list[tuple[Sequence, list[int]]]
 
@@ -65,7 +65,7 @@ def _compute(decoder: Decoder, plan: Plan) -> list[Output]:
         assert sequence.cache is not None
         completes = sequence.cache.length + len(ids) >= len(sequence.prompt_ids)
         parts.append((sequence.cache, ids, completes))
-    logits = decoder.forward(make_batch(parts, decoder.device))  # [R, V]
+    logits = decoder.step(parts)  # [R, V]
     sampled = [sequence for (sequence, _), part in zip(plan, parts, strict=True) if part[2]]
     return _sample(sampled, logits, decoder) if sampled else []
 
@@ -73,31 +73,45 @@ def _compute(decoder: Decoder, plan: Plan) -> list[Output]:
 def _sample(sequences: list[Sequence], logits: Tensor, decoder: Decoder) -> list[Output]:
     """An `Output` for each row of logits [R, V], and for each answer that starts from a row's prompt."""
     best = logits.max(dim=-1)  # NaN in a row makes its maximum NaN
-    finite: list[bool] = best.values.isfinite().tolist()
-    greedy: list[int] = best.indices.tolist()
-    outputs = []
+    finite, greedy = torch.stack((best.values.isfinite().long(), best.indices)).tolist()
+    outputs, rows = [], []
     for row, sequence in enumerate(sequences):
         if not finite[row]:
             outputs.append(Output(sequence, is_end=True, error=_not_finite()))
             continue
         followers, sequence.followers = sequence.followers, []
         for follower in followers:
-            outputs.append(_choose(follower, greedy[row], logits[row], decoder, leader=sequence))
-        outputs.append(_choose(sequence, greedy[row], logits[row], decoder))
-    return outputs
+            try:
+                _fork(sequence, follower, decoder)
+            except Exception as e:
+                outputs.append(Output(follower, is_end=True, error=_as_error(e)))
+            else:
+                rows.append((follower, row))
+        rows.append((sequence, row))
+    drawn = _drawn(rows, logits)
+    return outputs + [_choose(s, greedy[row], logits[row], drawn.get(s)) for s, row in rows]
 
 
-def _choose(
-    sequence: Sequence, best: int, logits: Tensor, decoder: Decoder, leader: Sequence | None = None
-) -> Output:
-    """The next token of one row: its ``best`` id for a greedy request, else what the request's sampler picks."""
+def _drawn(rows: list[tuple[Sequence, int]], logits: Tensor) -> dict[Sequence, int]:
+    """Ids of the sequences that do nothing but draw, all in one go."""
+    plain = [(s, s.sampler, row) for s, row in rows if s.sampler is not None and s.sampler.is_plain_draw]
+    if not plain:
+        return {}
     try:
-        if leader is not None:
-            _fork(leader, sequence, decoder)
+        ids = draw([sampler for _, sampler, _ in plain], logits[[row for _, _, row in plain]])
+    except Exception:  # each is drawn alone then, so that only the guilty one fails
+        return {}
+    return {s: token for (s, _, _), token in zip(plain, ids, strict=True)}
+
+
+def _choose(sequence: Sequence, best: int, logits: Tensor, drawn: int | None) -> Output:
+    """The next token of one row: its ``best`` id for a greedy request, ``drawn``, or what its sampler picks."""
+    try:
         sampler = sequence.sampler
         assert sampler is not None
-        token = best if sampler.is_plain_greedy else sampler.pick(logits)
-        return _accept(sequence, token)._replace(logprobs=_logprobs(sequence, token, logits))
+        if drawn is None:
+            drawn = best if sampler.is_plain_greedy else sampler.pick(logits)
+        return _accept(sequence, drawn)._replace(logprobs=_logprobs(sequence, drawn, logits))
     except Exception as e:
         return Output(sequence, is_end=True, error=_as_error(e))
 

@@ -18,7 +18,7 @@ from neuron.files import ModelFolder
 from neuron.gguf import GgufFile
 from neuron.hardware import usable_cores
 from neuron.model.arch import EncoderConfig
-from neuron.model.decoder import Decoder, make_batch
+from neuron.model.decoder import Decoder
 from neuron.model.device import free_bytes, pick_device, pick_dtype
 from neuron.model.encoder import Encoder
 from neuron.model.families import arch_config
@@ -58,7 +58,7 @@ class TorchHarness:
         pooling = read_pooling(files, is_encoder=isinstance(arch, EncoderConfig))
         weights = load_model(checkpoint, device=device, dtype=dtype, report=report)
         report(Progress("warm up"))
-        warm_up(weights)
+        warm_up(weights, self._settings.max_in_flight)
         embedder = Embedder(weights, pooling, self._settings.prefill_chunk_tokens)
         model = self._model(spec, embedder, text, sampling_defaults(files))
         model.worker.add_slot(model.slot)
@@ -128,16 +128,13 @@ class TorchHarness:
         return self._workers[device]
 
 
-def warm_up(model: Decoder | Encoder) -> None:
-    """One short prefill, so that the first request does not pay for first-use costs."""
+def warm_up(model: Decoder | Encoder, max_in_flight: int) -> None:
+    """One short prefill, so that the first request does not pay for first-use costs; on a GPU the decode graphs."""
     if isinstance(model, Encoder):
         model.states([[0, 0, 0]])
     else:
-        _warm_up_decoder(model)
-
-
-def _warm_up_decoder(decoder: Decoder) -> None:
-    decoder.forward(make_batch([(decoder.new_cache(2), [0, 0], True)], decoder.device))
+        model.step([(model.new_cache(2), [0, 0], True)])
+        model.capture(max_in_flight)
 
 
 def fingerprint(device: torch.device, dtype: torch.dtype) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from neuron.model.arch import ArchConfig
 from neuron.model.attention import CosSin, Masks, SelfAttention, Span
 from neuron.model.cache import SequenceCache
+from neuron.model.graphs import DecodeGraphs, can_capture
 from neuron.model.linear import Linear, empty_weight
 from neuron.model.mlp import GatedMlp
 from neuron.model.norm import RmsNorm
@@ -31,13 +32,17 @@ class Batch:
     """[R] int64: the rows whose logits are wanted."""
 
 
+Parts = Sequence[tuple[SequenceCache, Sequence[int], bool]]
+"""(cache, new ids, whether the last one's logits are wanted) of each sequence in a step."""
+
+
 def make_batch(
-    parts: Sequence[tuple[SequenceCache, Sequence[int], bool]],
+    parts: Parts,
     device: torch.device,
     *,
     every_row: bool = False,
 ) -> Batch:
-    """A `Batch` of (cache, new ids, whether the last one's logits are wanted); ``every_row``: all logits."""
+    """A `Batch` on the device; ``every_row``: the logits of all rows, not only of the last."""
     spans: list[Span] = []
     tokens: list[int] = []
     positions: list[int] = []
@@ -115,6 +120,20 @@ class Decoder:
         )  # [V, C]
         ropes = {layer.rope for layer in arch.layers if layer.rope is not None}
         self.ropes = {rope: RopeTable(rope, device) for rope in ropes}
+        self.graphs: DecodeGraphs | None = None
+        """How to decode on a GPU; see `capture`."""
+
+    def capture(self, most: int) -> None:
+        """Record the decode step for up to ``most`` sequences, where the device can; the weights must be there."""
+        if can_capture(self.device):
+            self.graphs = DecodeGraphs(self, most)
+
+    def step(self, parts: Parts) -> Tensor:
+        """Logits [R, V] float32 of the parts that want them, by the recorded decode step where it fits."""
+        graphs = self.graphs
+        if graphs and len(parts) <= graphs.most and all(len(ids) == 1 and wants for _, ids, wants in parts):
+            return graphs.step([ids[0] for _, ids, _ in parts], [cache for cache, _, _ in parts])
+        return self.forward(make_batch(parts, self.device))
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> Tensor:

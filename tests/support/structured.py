@@ -11,7 +11,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,11 @@ from tests.support.schemas import random_schema, random_tool
 
 BATCH = 16
 MAX_TOKENS = 512
-TOP_P = 0.95
-"""Without it a model this small now and then draws a token so unlikely that nothing sensible follows."""
+SAMPLING = Sampling(temperature=1.0, top_p=0.95, frequency_penalty=0.3)
+"""A model this small now and then draws a token so unlikely that nothing sensible follows, which ``top_p`` prevents;
+and it fills a list without a bound with the same items for ever, which the penalty prevents: 85 % of the answers to
+schemas are complete without the penalty.
+"""
 FORMATS = jsonschema.Draft202012Validator.FORMAT_CHECKER
 SETTINGS = Settings(device="cpu", threads=1, kv_budget_mb=2048, max_in_flight=BATCH)
 
@@ -143,7 +146,7 @@ def _generation(model_id: str, asked: str, seed: int, *, tools: Any = (), **more
         model_id=model_id,
         prompt=ChatPrompt(messages=[{"role": "user", "content": asked}], tools=tools),
         request_id=f"random-{seed}",
-        sampling=Sampling(temperature=1.0, top_p=TOP_P, seed=seed),
+        sampling=replace(SAMPLING, seed=seed),
         max_tokens=MAX_TOKENS,
         **more,
     )

@@ -1,0 +1,265 @@
+"""What a GPU reaches: ``python -m benchmarks.gpu`` writes ``docs/benchmarks/gpu.md``.
+
+Real shapes with random weights, since speed does not depend on the values. Beside it, in the same run: the bandwidth
+of a copy on the device, the same decoder without recorded steps (a plain torch loop), and transformers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from neuron.model.arch import ArchConfig, Attention, Layer, Mlp, Rope
+from neuron.model.decoder import Decoder, make_batch
+
+OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
+CUDA = torch.device("cuda")
+STREAMS = (1, 8, 64)
+N_PROMPT, N_NEW, N_PREFILL = 128, 128, 2048
+ROUNDS = 3
+
+
+def shape(name: str, hidden: int, layers: int, heads: tuple[int, int], mlp: int, vocab: int) -> ArchConfig:
+    """A llama of this size."""
+    n_heads, n_kv_heads = heads
+    return ArchConfig(
+        family=name,
+        vocab_size=vocab,
+        hidden_size=hidden,
+        attention=Attention(n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=hidden // n_heads),
+        mlp=Mlp(intermediate=mlp),
+        layers=(Layer(rope=Rope(theta=5e5, dim=hidden // n_heads)),) * layers,
+        norm_eps=1e-5,
+        tied_embeddings=False,
+        context=8192,
+    )
+
+
+SHAPES = (
+    shape("1.7B", 2048, 24, (32, 32), 8192, 49152),
+    shape("8B", 4096, 32, (32, 8), 14336, 128256),
+)
+
+
+@dataclass(kw_only=True)
+class Figure:
+    """One row of the table."""
+
+    model: str
+    dtype: str
+    what: str
+    streams: int
+    tok_s: float
+    """Of all streams together."""
+    spread: tuple[float, float]
+    gb_s: float | None = None
+    """Bytes of weights and cache that a step must read, by the time of a step."""
+    of_copy: float | None = None
+
+
+def copy_gb_s() -> float:
+    """Bytes read and written by a copy of 4 GiB on the device."""
+    source = torch.empty(1 << 32, dtype=torch.uint8, device=CUDA)
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        target.copy_(source)
+        torch.cuda.synchronize()
+
+    return 2 * source.numel() / min(timed(copy) for _ in range(10)) / 1e9
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds."""
+    begin_s = time.perf_counter()
+    work()
+    return time.perf_counter() - begin_s
+
+
+def random_decoder(arch: ArchConfig, dtype: torch.dtype) -> Decoder:
+    """A decoder whose weights keep activations finite."""
+    decoder = Decoder(arch, device=CUDA, dtype=dtype)
+    for _, view in decoder.named_views():
+        if view.ndim == 1:
+            view.fill_(1)
+        else:
+            view.normal_(0, 0.5 / view.shape[1] ** 0.5)
+    return decoder
+
+
+def decode_s(decoder: Decoder, n_streams: int, step: Callable[..., torch.Tensor]) -> float:
+    """Seconds of a greedy step of so many streams, ids brought to the host after each as the engine does."""
+    caches = [decoder.new_cache(N_PROMPT + N_NEW + 1) for _ in range(n_streams)]
+    prompt = list(range(100, 100 + N_PROMPT))
+    news = [int(decoder.step([(cache, prompt, True)])[0].argmax()) for cache in caches]
+    step([(c, [new], True) for c, new in zip(caches, news, strict=True)])
+    torch.cuda.synchronize()
+    begin_s = time.perf_counter()
+    for _ in range(N_NEW - 1):
+        logits = step([(c, [new], True) for c, new in zip(caches, news, strict=True)])
+        news = logits.argmax(dim=-1).tolist()
+    return (time.perf_counter() - begin_s) / (N_NEW - 1)
+
+
+def figures_of(arch: ArchConfig, copy: float) -> Iterator[Figure]:
+    """Every row of one shape, in bfloat16."""
+    decoder = random_decoder(arch, torch.bfloat16)
+    begin_s = time.perf_counter()
+    decoder.capture(max(STREAMS))
+    note(
+        f"{arch.family}: {decoder.weight_bytes() / 1e9:.1f} GB, captured in {time.perf_counter() - begin_s:.1f} s"
+    )
+    embedding = 0 if arch.tied_embeddings else decoder.embedding.numel() * 2
+    for n in STREAMS:
+        kv = n * (N_PROMPT + N_NEW / 2) * arch.kv_bytes_per_token(2)
+        gb = (decoder.weight_bytes() - embedding + kv) / 1e9
+        for what, step in (
+            ("neuron", decoder.step),
+            ("plain torch loop", lambda parts: plain(decoder, parts)),
+        ):
+            times = [decode_s(decoder, n, step) for _ in range(ROUNDS)]
+            yield _figure(arch, f"decode, {what}", n, [n / s for s in times], gb / median(times), copy)
+    yield _figure(
+        arch, "prefill of 2,048, neuron", 1, [N_PREFILL / prefill_s(decoder) for _ in range(ROUNDS)]
+    )
+
+
+def plain(decoder: Decoder, parts: Any) -> torch.Tensor:
+    """The pass that takes any batch, without recorded steps."""
+    return decoder.forward(make_batch(parts, CUDA))
+
+
+def prefill_s(decoder: Decoder) -> float:
+    """Seconds of a prompt in one piece."""
+    cache = decoder.new_cache(N_PREFILL)
+
+    def run() -> None:
+        decoder.step([(cache, [i % 1000 for i in range(N_PREFILL)], True)])
+        torch.cuda.synchronize()
+
+    return timed(run)
+
+
+def transformers_figures(arch: ArchConfig) -> Iterator[Figure]:
+    """The same shape in transformers: one stream, a loop of its forward passes with its dynamic cache."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=arch.vocab_size,
+        hidden_size=arch.hidden_size,
+        intermediate_size=arch.mlp.intermediate,
+        num_hidden_layers=len(arch.layers),
+        num_attention_heads=arch.attention.n_heads,
+        num_key_value_heads=arch.attention.n_kv_heads,
+        tie_word_embeddings=False,
+    )
+    with torch.device(CUDA):
+        torch.set_default_dtype(torch.bfloat16)
+        model: Any = LlamaForCausalLM(config).eval()
+        torch.set_default_dtype(torch.float32)
+    rates = []
+    for _ in range(ROUNDS):
+        with torch.inference_mode():
+            out = model(
+                torch.arange(100, 100 + N_PROMPT, device=CUDA)[None], use_cache=True, logits_to_keep=1
+            )
+            torch.cuda.synchronize()
+            begin_s = time.perf_counter()
+            for _ in range(32):
+                new = int(out.logits[0, -1].argmax())
+                ids = torch.tensor([[new]], device=CUDA)
+                out = model(ids, None, None, out.past_key_values, use_cache=True, logits_to_keep=1)
+            torch.cuda.synchronize()
+            rates.append(32 / (time.perf_counter() - begin_s))
+    yield _figure(arch, "decode, transformers", 1, rates)
+
+
+def _figure(
+    arch: ArchConfig, what: str, n: int, rates: list[float], gb_s: float | None = None, copy: float = 0
+) -> Figure:
+    figure = Figure(
+        model=arch.family,
+        dtype="bfloat16",
+        what=what,
+        streams=n,
+        tok_s=median(rates),
+        spread=(min(rates), max(rates)),
+        gb_s=gb_s,
+        of_copy=gb_s / copy if gb_s else None,
+    )
+    note(str(figure))
+    return figure
+
+
+def note(text: str) -> None:
+    print(text, flush=True)
+
+
+def table(figures: list[Figure]) -> str:
+    """The rows in Markdown."""
+    head = ("model", "", "streams", "tok/s", "GB/s", "of the copy")
+    lines = [head, ("---",) * len(head)]
+    for f in figures:
+        rate = f"{f.tok_s:,.0f} ({f.spread[0]:,.0f}-{f.spread[1]:,.0f})"
+        read = f"{f.gb_s:,.0f}" if f.gb_s else ""
+        lines.append(
+            (
+                f"{f.model}, {f.dtype}",
+                f.what,
+                str(f.streams),
+                rate,
+                read,
+                f"{f.of_copy:.0%}" if f.of_copy else "",
+            )
+        )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def facts(copy: float, commit: str) -> dict[str, str]:
+    """What the figures depend on."""
+    return {
+        "device": torch.cuda.get_device_name(CUDA),
+        "copy on the device, bytes read and written": f"{copy:,.0f} GB/s",
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit,
+        "command": "python -m benchmarks.gpu",
+    }
+
+
+def main() -> None:
+    """Measure everything and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--commit", default="working tree")
+    parser.add_argument("--out", type=Path, default=OUT)
+    said = parser.parse_args()
+    copy = copy_gb_s()
+    about = facts(copy, said.commit)
+    note(str(about))
+    figures: list[Figure] = []
+    for arch in SHAPES:
+        for rows in (figures_of(arch, copy), transformers_figures(arch)):
+            figures += rows
+            gc.collect()
+            torch.cuda.empty_cache()
+    said.out.mkdir(parents=True, exist_ok=True)
+    told = "\n".join(f"- {key}: {value}" for key, value in about.items())
+    text = f"# Speed on a GPU\n\n{__doc__.split(chr(10), 2)[2].strip()}\n\n{told}\n\n{table(figures)}\n"
+    (said.out / "gpu.md").write_text(text)
+    (said.out / "gpu.json").write_text(
+        json.dumps({**about, "rows": [asdict(f) for f in figures]}, indent=1) + "\n"
+    )
+    print(table(figures))
+
+
+if __name__ == "__main__":
+    main()
