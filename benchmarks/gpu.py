@@ -1,30 +1,40 @@
 """What a GPU reaches: ``python -m benchmarks.gpu`` writes ``docs/benchmarks/gpu.md``.
 
-Real shapes with random weights, since speed does not depend on the values. Beside it, in the same run: the bandwidth
-of a copy on the device, the same decoder without recorded steps (a plain torch loop), and transformers.
+Real shapes with random weights, since speed does not depend on the values. Beside it, in the same run: the
+bandwidth of a copy on the device, the same decoder without recorded steps (a plain torch loop), transformers.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
+from neuron.engine.engine import Engine
+from neuron.engine.events import Finished
+from neuron.engine.request import Generation, LoadSpec, Sampling, TokenPrompt
 from neuron.model.arch import ArchConfig, Attention, Layer, Mlp, Rope
 from neuron.model.decoder import Decoder, make_batch
+from neuron.settings import Settings
+from tests.support.tiny_chat import byte_tokenizer
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
 CUDA = torch.device("cuda")
 STREAMS = (1, 8, 64)
 N_PROMPT, N_NEW, N_PREFILL = 128, 128, 2048
+N_SLOW = 16
+"""New tokens of the loops that neuron is compared with."""
 ROUNDS = 3
 
 
@@ -96,7 +106,7 @@ def random_decoder(arch: ArchConfig, dtype: torch.dtype) -> Decoder:
     return decoder
 
 
-def decode_s(decoder: Decoder, n_streams: int, step: Callable[..., torch.Tensor]) -> float:
+def decode_s(decoder: Decoder, n_streams: int, step: Callable[..., torch.Tensor], n_new: int) -> float:
     """Seconds of a greedy step of so many streams, ids brought to the host after each as the engine does."""
     caches = [decoder.new_cache(N_PROMPT + N_NEW + 1) for _ in range(n_streams)]
     prompt = list(range(100, 100 + N_PROMPT))
@@ -104,10 +114,10 @@ def decode_s(decoder: Decoder, n_streams: int, step: Callable[..., torch.Tensor]
     step([(c, [new], True) for c, new in zip(caches, news, strict=True)])
     torch.cuda.synchronize()
     begin_s = time.perf_counter()
-    for _ in range(N_NEW - 1):
+    for _ in range(n_new):
         logits = step([(c, [new], True) for c, new in zip(caches, news, strict=True)])
         news = logits.argmax(dim=-1).tolist()
-    return (time.perf_counter() - begin_s) / (N_NEW - 1)
+    return (time.perf_counter() - begin_s) / n_new
 
 
 def figures_of(arch: ArchConfig, copy: float) -> Iterator[Figure]:
@@ -122,11 +132,12 @@ def figures_of(arch: ArchConfig, copy: float) -> Iterator[Figure]:
     for n in STREAMS:
         kv = n * (N_PROMPT + N_NEW / 2) * arch.kv_bytes_per_token(2)
         gb = (decoder.weight_bytes() - embedding + kv) / 1e9
-        for what, step in (
-            ("neuron", decoder.step),
-            ("plain torch loop", lambda parts: plain(decoder, parts)),
-        ):
-            times = [decode_s(decoder, n, step) for _ in range(ROUNDS)]
+        ways = (
+            ("neuron", decoder.step, N_NEW - 1),
+            ("plain torch loop", lambda parts: plain(decoder, parts), N_SLOW),
+        )
+        for what, step, n_new in ways:
+            times = [decode_s(decoder, n, step, n_new) for _ in range(ROUNDS)]
             yield _figure(arch, f"decode, {what}", n, [n / s for s in times], gb / median(times), copy)
     yield _figure(
         arch, "prefill of 2,048, neuron", 1, [N_PREFILL / prefill_s(decoder) for _ in range(ROUNDS)]
@@ -174,13 +185,72 @@ def transformers_figures(arch: ArchConfig) -> Iterator[Figure]:
             )
             torch.cuda.synchronize()
             begin_s = time.perf_counter()
-            for _ in range(32):
+            for _ in range(N_SLOW):
                 new = int(out.logits[0, -1].argmax())
                 ids = torch.tensor([[new]], device=CUDA)
                 out = model(ids, None, None, out.past_key_values, use_cache=True, logits_to_keep=1)
             torch.cuda.synchronize()
-            rates.append(32 / (time.perf_counter() - begin_s))
+            rates.append(N_SLOW / (time.perf_counter() - begin_s))
     yield _figure(arch, "decode, transformers", 1, rates)
+
+
+def engine_figures(arch: ArchConfig) -> Iterator[Figure]:
+    """The whole engine on a model from disk: its thread, scheduler, samplers and text, without HTTP."""
+    ways = {"greedy": Sampling(temperature=0), "drawn, top-p 0.9": Sampling(temperature=1, top_p=0.9)}
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        save(random_decoder(arch, torch.bfloat16), Path(folder))
+        for what, sampling in ways.items():
+            for n in (1, max(STREAMS)):
+                rates = asyncio.run(engine_tok_s(Path(folder), n, sampling))
+                yield _figure(arch, f"answers of {2 * N_NEW} tokens by neuron's engine, {what}", n, rates)
+
+
+def save(decoder: Decoder, folder: Path) -> None:
+    """The decoder in the hub's layout, with a tokenizer of bytes."""
+    arch = decoder.arch
+    save_file({name: view.contiguous() for name, view in decoder.named_views()}, folder / "model.safetensors")
+    config = {
+        "model_type": "llama",
+        "vocab_size": arch.vocab_size,
+        "hidden_size": arch.hidden_size,
+        "intermediate_size": arch.mlp.intermediate,
+        "num_hidden_layers": len(arch.layers),
+        "num_attention_heads": arch.attention.n_heads,
+        "num_key_value_heads": arch.attention.n_kv_heads,
+        "max_position_embeddings": arch.context,
+        "rms_norm_eps": arch.norm_eps,
+        "rope_theta": 5e5,
+        "tie_word_embeddings": False,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+
+
+async def engine_tok_s(folder: Path, n: int, sampling: Sampling) -> list[float]:
+    """Tokens per second of so many streams together in each round, prompts included."""
+    engine = Engine(Settings(device="cuda", max_in_flight=max(STREAMS)))
+    await engine.start()
+    await engine.load(LoadSpec(model_id="model"), lambda report: folder)
+
+    async def one(number: int) -> int:
+        asked = Generation(
+            model_id="model",
+            prompt=TokenPrompt(ids=tuple(4 + (i + number) % 200 for i in range(16))),
+            request_id=str(number),
+            sampling=replace(sampling, seed=number),
+            max_tokens=2 * N_NEW,
+            ignore_eos=True,
+        )
+        async with await engine.submit(asked) as stream:
+            return sum([e.usage.completion_tokens async for e in stream if isinstance(e, Finished)])
+
+    rates = []
+    for _ in range(ROUNDS):
+        begin_s = time.perf_counter()
+        n_tokens = sum(await asyncio.gather(*(one(number) for number in range(n))))
+        rates.append(n_tokens / (time.perf_counter() - begin_s))
+    await engine.close()
+    return rates
 
 
 def _figure(
@@ -247,7 +317,8 @@ def main() -> None:
     note(str(about))
     figures: list[Figure] = []
     for arch in SHAPES:
-        for rows in (figures_of(arch, copy), transformers_figures(arch)):
+        ways = [figures_of(arch, copy), transformers_figures(arch)]
+        for rows in ways + ([engine_figures(arch)] if arch is SHAPES[0] else []):
             figures += rows
             gc.collect()
             torch.cuda.empty_cache()

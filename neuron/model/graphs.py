@@ -2,7 +2,7 @@
 
 A step of a lone sequence launches some 300 kernels that take a few microseconds each; recorded once as a graph they
 are launched together. Every shape is fixed: which caches take part, and how long they are, is read from a small
-table on the device (`docs/adr/0012-decode-graphs.md`).
+table on the device (`docs/adr/0014-decode-graphs.md`).
 """
 
 from __future__ import annotations
