@@ -130,8 +130,6 @@ def _attention(
 def _mlp(mlp: GatedMlp, x: Tensor) -> Tensor:
     from neuron.model import kernels
 
-    if mlp.activation is F.silu and mlp.gate_up.bias is None and len(x) == 1:
-        return _linear(mlp.down, kernels.matvec_gated(x, mlp.gate_up.weight))
     gate_up = _linear(mlp.gate_up, x)
     if mlp.activation is F.silu:
         return _linear(mlp.down, kernels.gated(gate_up))

@@ -76,14 +76,15 @@ async def test_an_unloaded_model_leaves_no_memory_on_the_device(folder: Path) ->
     engine = Engine(SETTINGS)
     await engine.start()
     taken = []
-    for _ in range(3):
+    for _ in range(6):
         await engine.load(LoadSpec(model_id="tiny"), lambda report: folder)
         await answer(engine, asked(1, 20))
         await engine.unload("tiny")
         torch.cuda.synchronize()
         taken.append(torch.cuda.memory_reserved())
     await engine.close()
-    assert taken[2] <= taken[0] + (2 << 20)
+    # cuBLAS keeps 32 MiB for each thread and stream, which later loads use again
+    assert taken[5] <= taken[2] + (2 << 20)
 
 
 def test_a_node_shows_its_gpus_and_answers_on_one(folder: Path) -> None:

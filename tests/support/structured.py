@@ -26,7 +26,7 @@ from tests.support.schemas import random_schema, random_tool
 BATCH = 16
 MAX_TOKENS = 512
 SAMPLING = Sampling(temperature=1.0, top_p=0.95, frequency_penalty=0.3)
-"""A model this small now and then draws a token so unlikely that nothing sensible follows, which ``top_p`` prevents;
+"""A model this small now and then draws a token that nothing sensible can follow, which ``top_p`` prevents;
 and it fills a list without a bound with the same items for ever, which the penalty prevents: 85 % of the answers to
 schemas are complete without the penalty.
 """
