@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -32,6 +30,7 @@ from neuron.setting import (
     Url,
     key,
 )
+from neuron.toml_file import line_of, parsed
 
 DEFAULT_PORT = 13131
 ENV_PREFIX = "NEURON_"
@@ -281,11 +280,7 @@ def _from_file(path: Path | None) -> list[_Said]:
     if path is None:
         return []
     text = _read_config(path)
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
-        raise ConfigError(f"{path}{_toml_line(str(e))}: not valid TOML: {e}") from e
-    return [_said_in_file(path, text, key, value) for key, value in table.items()]
+    return [_said_in_file(path, text, key, value) for key, value in parsed(path, text).items()]
 
 
 def _read_config(path: Path) -> str:
@@ -297,21 +292,10 @@ def _read_config(path: Path) -> str:
         raise ConfigError(f"{path}: {e.strerror}", hint="--config and NEURON_CONFIG name this file") from e
 
 
-def _toml_line(message: str) -> str:
-    found = re.search(r"at line (\d+)", message)
-    return f":{found[1]}" if found else ""
-
-
 def _said_in_file(path: Path, text: str, key: str, value: Any) -> _Said:
-    origin = f"{path}:{_line_of(text, key)}"
+    origin = f"{path}:{line_of(text, key)}"
     if key not in KEYS:
         near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else "the keys are " + ", ".join(KEYS)
         raise ConfigError(f"{origin}: unknown key {key!r}", hint=hint)
     return _Said(key, value, origin, base=path.absolute().parent)
-
-
-def _line_of(text: str, key: str) -> int:
-    """Number of the line where a key or table of that name begins; 1 where no plain line does."""
-    named = re.compile(rf"""\s*\[*\s*["']?{re.escape(key)}["']?\s*[\].=]""")
-    return next((n for n, line in enumerate(text.splitlines(), 1) if named.match(line)), 1)
