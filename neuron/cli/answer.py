@@ -61,7 +61,7 @@ class AnswerPrinter:
         return MarkdownStream(self._write, Console(file=sys.stdout, highlight=False))
 
     def _show(self, delta: ChatDelta) -> None:
-        self._first_s = self._first_s or time.monotonic()
+        self.note(delta)
         self._reasoning.feed(delta.reasoning)
         if not delta.text:
             return
@@ -70,6 +70,10 @@ class AnswerPrinter:
         write = self._markdown.feed if self._markdown else self._write
         write(text)
         sys.stdout.flush()
+
+    def note(self, delta: ChatDelta) -> None:
+        """Something came; the first time of an answer counts for its speed."""
+        self._first_s = self._first_s or time.monotonic()
 
     def _write(self, text: str) -> None:
         if text:

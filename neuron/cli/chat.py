@@ -15,8 +15,8 @@ EXAMPLES = (
     "neuron chat smollm2",
     'neuron chat smollm2 "What is the capital of France?" --temperature 0',
     'git diff | neuron chat smollm2 "Say in a sentence what this changes:"',
-    'neuron chat smollm2 "A shell loop over *.txt" -x > loop.sh',
-    "neuron chat smollm2 --schema person.json < letter.txt",
+    'neuron chat smollm2 "A shell loop over *.txt" -x',
+    "cat letter.txt | neuron chat smollm2 --schema person.json",
     "neuron chat --continue",
     "neuron chat --host gpu1",
 )

@@ -86,8 +86,13 @@ def _whole(talk: Talk, question: str) -> tuple[str, str, ChatEnd]:
     """Text, thoughts and end of an answer."""
     parts: list[ChatDelta] = []
     talk.printer.begin()
+
+    def take(part: ChatDelta) -> None:
+        talk.printer.note(part)
+        parts.append(part)
+
     try:
-        end = talk.conversation.ask(question, parts.append)
+        end = talk.conversation.ask(question, take)
     except NeuronError as e:
         raise _of_the_schema(e) if talk.conversation.has_schema else e from e
     return "".join(p.text for p in parts), "".join(p.reasoning for p in parts), end

@@ -61,7 +61,7 @@ def chat_target(host: str | None, model: str | None) -> Iterator[Target]:
     """
     with NodeClient(host or None, connect_s=3.0 if host else LOCAL_CONNECT_S) as client:
         if host or _answers(client):
-            yield _remote(client, model)
+            yield _remote(client, host, model)
             return
     with _embedded(model) as target:
         yield target
@@ -75,9 +75,9 @@ def _answers(client: NodeClient) -> bool:
     return True
 
 
-def _remote(client: NodeClient, model: str | None) -> Target:
+def _remote(client: NodeClient, host: str | None, model: str | None) -> Target:
     def ids() -> list[str]:
-        with NodeClient(client.url, connect_s=COMPLETION_S, answer_s=COMPLETION_S) as quick:
+        with NodeClient(host or None, connect_s=COMPLETION_S, answer_s=COMPLETION_S) as quick:
             return [found.id for found in quick.models()]
 
     return Target(client, _loaded_on(client, model), lambda name: _loaded_on(client, name), ids)

@@ -20,7 +20,7 @@ def terminal(node: NodeServer, *args: str) -> Iterator["pexpect.spawn[str]"]:
     child = pexpect.spawn(
         command,
         rest,
-        env=environment(TERM="dumb"),
+        env=environment(TERM="dumb", NEURON_NO_HISTORY="1"),
         encoding="utf-8",
         timeout=10,
         echo=False,  # type: ignore[arg-type]
@@ -118,7 +118,9 @@ def test_nothing_a_model_writes_acts_on_the_terminal(node: NodeServer) -> None:
 def test_ctrl_c_ends_a_single_question(node: NodeServer) -> None:
     node.engine.script = Script(texts=["part "] * 500, step_s=0.02)
     command, *rest = [*PROGRAM, "chat", "org/tiny", "a question", "--host", node.url]
-    child = pexpect.spawn(command, rest, env=environment(TERM="dumb"), encoding="utf-8", timeout=10)  # type: ignore[arg-type]
+    child = pexpect.spawn(
+        command, rest, env=environment(TERM="dumb", NEURON_NO_HISTORY="1"), encoding="utf-8", timeout=10
+    )  # type: ignore[arg-type]
     child.expect_exact("part part")
     child.sendintr()
     child.expect(pexpect.EOF)

@@ -1,95 +1,81 @@
-"""Screens in docs/screens, drawn by the program from scripted states: ``python -m tests.support.screens``."""
+"""The screens in `docs/screens`, made by the program itself: ``python -m tests.support.screens`` writes them."""
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Iterator
+import re
+import tempfile
 from pathlib import Path
 
-from rich.console import Console
+from tests.support.fake_engine import FakeEngine, Script, Think
+from tests.support.node_server import node_server
+from tests.support.terminal import terminal
 
-from neuron.cli.watch import History, page
-from neuron.client import Health
-from neuron.wire import node as wire
+CHAT = Path(__file__).parents[2] / "docs" / "screens" / "chat.txt"
+MODEL = "smollm2"
+ANSWER = """# Words in a file
 
-FOLDER = Path(__file__).parents[2] / "docs" / "screens"
-WIDTH = 100
+Two ways, **both** short:
 
+- `wc -w` counts them
+- in Python:
 
-def screens() -> Iterator[tuple[str, str]]:
-    """File name and text of each."""
-    yield "health-watch.txt", text(page(watched(), WIDTH))
+```python
+def words(path):
+    # split() takes any run of blanks
+    return len(open(path).read().split())
+```
 
-
-def text(renderable: object, width: int = WIDTH) -> str:
-    """What a terminal of that width shows, without colours."""
-    console = Console(record=True, width=width, file=io.StringIO())
-    console.print(renderable)
-    return "".join(f"{line.rstrip()}\n" for line in console.export_text().splitlines())
-
-
-def watched(n_samples: int = 60) -> History:
-    """A node with two models and a GPU, half a minute of it."""
-    history = History("http://gpu1:13131")
-    for n in range(n_samples):
-        history.take(Health(state(n), stalled=False))
-    return history
+| way | reads the file |
+|:----|---------------:|
+| `wc` | in pieces |
+| Python | whole |
+"""
 
 
-def state(n: int) -> wire.HealthResponse:
-    """The node at look ``n``."""
-    wave = (1 + math.sin(n / 6)) / 2
-    return wire.HealthResponse(
-        uptime_secs=7500 + n // 2,
-        devices=[
-            wire.DeviceHealth(
-                index=0,
-                vram_used_mb=31_000 + 250 * n,
-                vram_free_mb=50_000 - 250 * n,
-                utilization_pct=round(20 + 75 * wave),
-                temp_c=64,
-            )
-        ],
-        activation=wire.Activation(state="ready", pending=[], in_progress=None, completed=[], failed=[]),
-        models=[
-            load(
-                "qwen3-1.7b",
-                running=round(14 * wave),
-                queue=round(20 * max(0.0, wave - 0.7)),
-                tok_s=1900 * wave,
-            ),
-            load("smollm2", running=1 if n > 40 else 0, queue=0, tok_s=310),
-        ],
-        cpu=wire.CpuHealth(memory_used_mb=9_300, memory_free_mb=119_000, load_pct=23.0),
-        decode=wire.DecodeHealth(active=3, last_step_age_ms=4.0),
-        accepting=True,
+def chat_screen() -> str:
+    """A conversation with Markdown, folded reasoning, a stopped answer and the status line."""
+    engine = FakeEngine(
+        Script(
+            texts=[
+                *map(Think, ("Two ", "ways, ", "both ", "short.")),
+                *re.findall(r".{1,4}", ANSWER, re.DOTALL),
+            ]
+        ),
+        [MODEL],
     )
+    with node_server(engine) as node, tempfile.TemporaryDirectory() as state:
+        args = ("chat", MODEL, "--host", node.url, "--session", "words")
+        with terminal(*args, state=Path(state), columns=72, lines=40) as screen:
+            screen.wait_prompt()
+            screen.ask("/set reasoning fold")
+            screen.wait_prompt()
+            screen.ask("How do I count the words of a file?")
+            screen.wait_for("whole")
+            screen.wait_prompt()
+            engine.script = Script(texts=["Once", " upon", " a", " time", *[" there was"] * 99], step_s=0.1)
+            screen.ask("And now a story.")
+            screen.wait_for("Once upon a time")
+            screen.press("ctrl-c")
+            screen.wait_for("[stopped]")
+            screen.wait_prompt()
+            screen.ask("/undo")
+            screen.wait_for("taken back")
+            screen.wait_prompt()
+            screen.ask("/tokens")
+            screen.wait_for(" left")
+            screen.wait_prompt()
+            return without_times(screen.text)
 
 
-def load(model_id: str, *, running: int, queue: int, tok_s: float) -> wire.ModelLoad:
-    """How busy a model is."""
-    return wire.ModelLoad(
-        id=model_id,
-        in_flight=running,
-        queue_depth=queue,
-        max_in_flight=16,
-        max_queue_depth=64,
-        rejected_queue_full=0,
-        rejected_timeout=0,
-        kv_budget_mb=20_000,
-        kv_available_mb=20_000 - 900 * running,
-        tok_s_prefill=5000.0,
-        tok_s_decode=tok_s,
-    )
-
-
-def main() -> None:
-    """Write them."""
-    FOLDER.mkdir(exist_ok=True)
-    for name, content in screens():
-        (FOLDER / name).write_text(content, encoding="utf-8")
+def without_times(text: str) -> str:
+    """The screen with what differs from run to run made equal."""
+    lines = [line.rstrip() for line in text.split("\n")]
+    text = "\n".join(lines)
+    text = re.sub(r"thought for [\d.]+ s", "thought for … s", text)
+    text = re.sub(r"[\d,.]+ tok/s", "… tok/s", text)
+    text = re.sub(r"(Once upon a time)( there| was)*", r"\1", text)
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"
 
 
 if __name__ == "__main__":
-    main()
+    CHAT.write_text(chat_screen(), encoding="utf-8")

@@ -1,0 +1,27 @@
+"""What the documents say of the chat is so: the tables are the program's, the screen is one it makes."""
+
+import re
+from pathlib import Path
+
+from neuron.cli.chat_commands import KEYS, help_lines
+from neuron.cli.chat_settings import SETTINGS
+from tests.support.screens import CHAT, chat_screen
+
+PAGE = (Path(__file__).parents[3] / "docs" / "chat.md").read_text(encoding="utf-8")
+
+
+def rows(header: str) -> list[tuple[str, str]]:
+    """The cells of the table with that header."""
+    body = PAGE[PAGE.index(header) :].split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))] for line in body]
+    return [(first.replace("`", "").replace("\\|", "|"), second) for first, second in cells]
+
+
+def test_the_tables_are_those_of_the_program() -> None:
+    assert rows("| key | what it does |") == list(KEYS.items())
+    assert rows("| command | what it does |") == list(help_lines())
+    assert rows("| key | takes |") == [(key, setting.takes) for key, setting in SETTINGS.items()]
+
+
+def test_the_screen_is_current() -> None:
+    assert CHAT.read_text(encoding="utf-8") == chat_screen(), "run: python -m tests.support.screens"
