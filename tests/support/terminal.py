@@ -111,6 +111,11 @@ class Terminal:
         ]
         return "\n".join([*above, *(line.rstrip() for line in self.screen.display)]).rstrip()
 
+    @property
+    def flat(self) -> str:
+        """The same without the ends of lines, where a long one may have been broken anywhere."""
+        return self.text.replace("\n", "")
+
     def count(self, pattern: str) -> int:
         """How often a regular expression is found in all that was shown."""
         return len(re.findall(pattern, self.text))

@@ -18,9 +18,9 @@ Asked = Callable[[], list[object]]
 
 def say(screen: Terminal, text: str, expected: str = "Hello wörld") -> None:
     """Ask, and wait for the answer and the next prompt."""
-    before = screen.text.count(expected)
+    before = screen.flat.count(expected)
     screen.ask(text)
-    screen.until(lambda: screen.text.count(expected) > before)
+    screen.until(lambda: screen.flat.count(expected) > before)
     screen.wait_prompt()
 
 
