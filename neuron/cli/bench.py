@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neuron.cli import completing
 from neuron.cli.context import HostOption, JsonOption
 from neuron.errors import UsageError
 
@@ -39,6 +40,7 @@ def run(
             metavar="MODEL",
             help="Its id on the server; may be left out if there is exactly one.",
             show_default=False,
+            autocompletion=completing.loaded,
         ),
     ] = None,
     concurrency: Annotated[

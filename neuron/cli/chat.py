@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from neuron.cli import completing
 from neuron.cli.context import HostOption, JsonOption
 from neuron.errors import UsageError
 
@@ -44,6 +45,7 @@ def run(
             metavar="MODEL",
             help="The model; may be left out if a node has exactly one loaded, or a session says it.",
             show_default=False,
+            autocompletion=completing.askable,
         ),
     ] = None,
     prompt: Annotated[

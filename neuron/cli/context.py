@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from neuron.cli import completing
 
 if TYPE_CHECKING:
     from neuron.client import NodeClient
 
 
-def _names(incomplete: str) -> list[str]:
-    """Names of nodes that the shell can go on with; none where the file can't be read."""
-    from neuron import nodes
-    from neuron.errors import NeuronError
+def model_reference(text: str) -> str:
+    """What a person wrote to name a model, unless it is nearly a short name; ``hf:`` in front says it is meant so.
 
-    try:
-        return [name for name in nodes.read(os.environ) if name.startswith(incomplete)]
-    except NeuronError:
-        return []
+    Raises:
+        UsageError: with the nearest short name.
+    """
+    from neuron.errors import UsageError
+    from neuron.sources.aliases import near_miss
+
+    if near := near_miss(text):
+        hint = f"did you mean {near}? hf:{text} is the hub's repository of that name"
+        raise UsageError(f"{text!r} is no short name of a model", hint=hint)
+    return text
+
+
+def _checked(context: typer.Context, value: str) -> str:
+    return value if context.resilient_parsing else model_reference(value)
+
+
+def model_references(context: typer.Context, value: list[str] | None) -> list[str] | None:
+    """Several of them, as the callback of an argument."""
+    return value if context.resilient_parsing else [model_reference(text) for text in value or []]
 
 
 HostOption = Annotated[
@@ -30,7 +44,7 @@ HostOption = Annotated[
         envvar="NEURON_HOST",
         show_envvar=True,
         help="The node to speak to, this machine's by default; a NAME is one of nodes.toml.",
-        autocompletion=_names,
+        autocompletion=completing.nodes,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
@@ -40,6 +54,8 @@ ModelArgument = Annotated[
         metavar="MODEL",
         help="A short name, ORG/NAME on the hub, pypi:NAME, a folder or a .gguf file; @REVISION at the end.",
         show_default=False,
+        callback=_checked,
+        autocompletion=completing.references,
     ),
 ]
 

@@ -50,8 +50,12 @@ def run(args: Sequence[str]) -> int:
 def _invoke(args: Sequence[str]) -> int:
     """Parse and run; the exit code of a command that ended by itself."""
     from neuron.cli.app import program
+    from neuron.cli.completing import BASH
 
     _refuse_undecodable(args)
+    if os.environ.get("_NEURON_COMPLETE") == "source_bash":
+        print(BASH, end="")
+        return Exit.OK
     group = program()
     if "_NEURON_COMPLETE" in os.environ:
         group.main(args=list(args), prog_name="neuron")

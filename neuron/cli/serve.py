@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from neuron.cli import completing
+from neuron.cli.context import model_references
 from neuron.settings import ABOUT, HINTS, default_words, flag_of, is_list, resolve
 
 EXAMPLES = (
@@ -63,7 +65,13 @@ def _declared(key: str) -> Any:
     """The option of a key, or the argument."""
     about, flag = ABOUT[key], flag_of(key)
     if not flag.startswith("--"):
-        return typer.Argument(metavar=about.metavar, help=about.help, show_default=False)
+        return typer.Argument(
+            metavar=about.metavar,
+            help=about.help,
+            show_default=False,
+            callback=model_references,
+            autocompletion=completing.references,
+        )
     words = f"{about.help.rstrip('.')} [{default_words(key)}]."
     if HINTS[key] is bool:
         return typer.Option(f"{flag}/--no-{flag.removeprefix('--')}", help=words)

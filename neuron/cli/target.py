@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from neuron.cli.context import model_reference
 from neuron.cli.conversation import Chat
 from neuron.cli.load import load_with_progress, reference_for, served_as
 from neuron.cli.render import notice
@@ -90,7 +91,7 @@ def _loaded_on(client: NodeClient, model: str | None) -> str:
     found = client.model(model)
     if found and found.status == "loaded":
         return model
-    its_id = served_as(model)
+    its_id = served_as(model_reference(model))
     found = client.model(its_id)
     if not found or found.status != "loaded":
         notice(f"{model} is not loaded on {client.url}: loading it there")
@@ -124,7 +125,7 @@ def _loaded_here(node: LocalNode, model: str) -> str:
     """The id of the model in this process, which then has no other: there is one chat and one memory."""
     from neuron.cli.progress import progress_on_stderr
 
-    if node.model(its_id := served_as(model)):
+    if node.model(its_id := served_as(model_reference(model))):
         return its_id
     others = _ids(node)
     with progress_on_stderr(model) as report:

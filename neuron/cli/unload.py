@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from neuron.cli import completing
 from neuron.cli.context import HostOption, JsonOption, node
 
 EXAMPLES = ("neuron unload smollm2", "neuron unload Qwen/Qwen3-0.6B --host gpu1")
@@ -13,7 +14,13 @@ EXAMPLES = ("neuron unload smollm2", "neuron unload Qwen/Qwen3-0.6B --host gpu1"
 
 def run(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Its id, as neuron models shows it.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Its id, as neuron models shows it.",
+            show_default=False,
+            autocompletion=completing.loaded,
+        ),
     ],
     host: HostOption = None,
     json: JsonOption = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -221,7 +222,8 @@ class Models:
             state, hint, details = " yet, it is loading", "wait for it: neuron models", {"retry_after_s": 5}
         else:
             state, details = " (its load failed)" if entry else "", {}
-            hint = "neuron models shows what is loaded, neuron load loads a model"
+            near = difflib.get_close_matches(model_id, loaded, n=1)
+            hint = f"did you mean {near[0]}?" if near else "neuron load loads it"
         there = f"loaded: {', '.join(loaded)}" if loaded else "no model is loaded"
         return ModelNotLoaded(
             f"model '{model_id}' not loaded{state}; {there}", param="model", hint=hint, **details

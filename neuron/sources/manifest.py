@@ -81,6 +81,19 @@ def find(reference: Reference) -> Manifest | None:
     return manifest if manifest.is_whole() else None
 
 
+def sources() -> list[str]:
+    """References of all that was fetched, whole or not any more."""
+    found = []
+    for path in sorted((cache_dir() / "manifests").glob("*.json")):
+        try:
+            source = msgspec.json.decode(read_bounded(path), type=Manifest).source
+        except (InvalidModelFile, msgspec.DecodeError, OSError):
+            continue
+        said = source.removesuffix("@")
+        found.append(said.replace("@", "==") if said.startswith("pypi:") else said)
+    return found
+
+
 def record(reference: Reference, *, revision: str, root: Path, entry: str, files: Iterable[File]) -> Manifest:
     """Write down that the model is whole; the last act of a fetch."""
     manifest = Manifest(
