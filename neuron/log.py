@@ -19,11 +19,18 @@ FORMATS = ("auto", "text", "json")
 _FIELDS = "neuron_fields"
 
 
-def event(log: logging.Logger, name: str, *, level: int = logging.INFO, **fields: Any) -> None:
-    """Write one line: the event's name, and fields (None is left out)."""
+def event(
+    log: logging.Logger,
+    name: str,
+    *,
+    level: int = logging.INFO,
+    fault: BaseException | None = None,
+    **fields: Any,
+) -> None:
+    """Write one line: the event's name, and fields (None is left out); of a ``fault`` the traceback, too."""
     if log.isEnabledFor(level):
         said = {key: value for key, value in fields.items() if value is not None}
-        log.log(level, "%s", name, extra={_FIELDS: said})
+        log.log(level, "%s", name, exc_info=fault, extra={_FIELDS: said})
 
 
 def setup(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:

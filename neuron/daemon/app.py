@@ -189,10 +189,9 @@ def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[byt
 def on_bug(request: AnyRequest, error: Exception) -> Response[bytes]:
     """A fault of ours: the cause goes to the log, the client gets a fixed text."""
     request_id, path = respond.request_id(request), request.scope["path"]
-    event_fields = {"neuron_fields": {"id": request_id, "path": path}}
     if respond.RECORD not in request.scope["state"]:
         _metrics(request).refused(path, NeuronError.code)
-    log.error("bug", exc_info=error, extra=event_fields)
+    log_event(log, "bug", level=logging.ERROR, fault=error, id=request_id, path=path)
     return _response(shapes.of(path).framework(500, request_id), 500, {"x-should-retry": "false"})
 
 

@@ -244,7 +244,8 @@ def _log_failed_load(model_id: str, e: BaseException) -> None:
             e = cause
         event(log, "load failed", level=logging.ERROR, id=model_id, cause="; caused by ".join(causes))
     else:
-        log.error("load of %s failed", model_id, exc_info=e)
+        why = f"{type(e).__name__}: {e}"
+        event(log, "load failed", level=logging.ERROR, fault=e, id=model_id, cause=why)
 
 
 def _as_load_failure(e: Exception) -> NeuronError:

@@ -16,6 +16,7 @@ from neuron.engine.scheduler import Scheduler
 from neuron.engine.sequence import Output, Sequence
 from neuron.engine.step import begin, run_step
 from neuron.errors import NeuronError
+from neuron.log import event
 from neuron.model.decoder import Decoder
 
 log = logging.getLogger("neuron.engine")
@@ -133,8 +134,8 @@ class Worker:
         self.busy_since_s = None
         for output in outputs:
             if output.error is not None:
-                cause = output.error.__cause__
-                log.error("generation failed: %s", output.error, exc_info=cause)
+                cause, fault = str(output.error), output.error.__cause__
+                event(log, "generation failed", level=logging.ERROR, fault=fault, cause=cause)
         self._publish(slot, outputs)
 
     def _publish(self, slot: Slot, outputs: list[Output]) -> None:
