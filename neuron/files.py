@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,16 @@ from neuron.errors import InvalidModelFile
 
 MAX_JSON_BYTES = 64 << 20
 """Largest JSON or template file read whole (a big ``tokenizer.json`` is about 30 MB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """What the safetensors files of a model say of themselves, where the files are on another machine."""
+
+    config: dict[str, Any]
+    """``config.json``."""
+    tensors: Mapping[str, tuple[tuple[int, ...], str]]
+    """Name → shape and dtype."""
 
 
 def open_regular(path: Path) -> int:

@@ -119,6 +119,24 @@ class Settings:
     kv_budget_mb: Count | None = key(
         None, "Cache memory for each model.", "MB", unset="80 % of what is free after loading"
     )
+    memory_budget_mb: Count | None = key(
+        None, "Memory for the weights and caches of all models together.", "MB", unset="all that is free"
+    )
+    ttl_s: Seconds | None = key(
+        None, "Idle time after which a model is unloaded.", "SECONDS", unset="it stays loaded"
+    )
+    unload_when_short: bool = key(
+        False, "Unload idle models, the least recently used first, where a load lacks memory.", "BOOL"
+    )
+    load_on_request: bool = key(
+        False, "Load a model of models or models_on_request when it is asked for.", "BOOL"
+    )
+    models_on_request: tuple[Reference, ...] = key(
+        (), "A model that is loaded when it is asked for first; repeat it.", "MODEL", flag="--model-on-request"
+    )
+    pinned: tuple[Name, ...] = key(
+        (), "Id of a model that only an unload by its name takes out of memory; repeat it.", "ID", flag="--pin"
+    )
     response_store: Path | None = key(
         None,
         "Folder in which /v1/responses are kept for previous_response_id; made if only its parent exists.",

@@ -78,13 +78,17 @@ OWNERS = {
 """Library -> who may import it. A library that is not here is none of the program's."""
 PLAIN_ENGINE = {
     "api",
+    "demand",
     "embedding",
     "engine",
     "events",
     "gate",
     "loaded",
+    "models",
+    "plan",
     "registry",
     "request",
+    "room",
     "sequence",
     "status",
     "stream",

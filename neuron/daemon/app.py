@@ -60,6 +60,7 @@ ROUTES: Sequence[ControllerRouterHandler] = (
     models.list_models,
     models.one_model,
     models.load_model,
+    models.plan_load,
     models.unload_model,
     models.v1_models,
     models.v1_model,

@@ -17,7 +17,7 @@ from neuron import hardware
 from neuron.daemon.access import Access
 from neuron.daemon.app import create_app
 from neuron.daemon.node import Node
-from neuron.daemon.projection.load import activations
+from neuron.daemon.projection.load import activations, on_request
 from neuron.daemon.protocol import DeadlineProtocol
 from neuron.daemon.server import url_of
 from neuron.engine.api import EngineApi
@@ -58,6 +58,7 @@ async def run(
     on_listening: Callable[[str], None],
 ) -> int:
     """Serve on ``sock`` until a signal; the exit code."""
+    offered = on_request(settings)
     stop = _stop_on_signal()
     engine = engine or _real_engine(settings)
     host = await asyncio.to_thread(hardware.discover)
@@ -71,6 +72,7 @@ async def run(
     _say_if_open(settings, keys)
     on_listening(url_of(sock))
     await engine.start()
+    engine.offer(offered)
     engine.activate(activations(settings.models))
     node: Node = app.state.node
     stopped = await _until_stopped((stop, node.drain.asked), serving)

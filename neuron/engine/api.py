@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from neuron.engine.events import Event
+from neuron.engine.plan import LoadPlan
 from neuron.engine.request import ChatPrompt, Generation, LoadSpec, Prompt, TextPrompt, TokenPrompt
 from neuron.engine.status import EngineStatus, ModelStatus
+from neuron.files import Headers
 from neuron.keys import ANONYMOUS
 from neuron.progress import Progress, Report
 
 Fetch = Callable[[Report], Path]
 """Brings a model's files here and returns the folder or the ``.gguf`` file. Runs in a thread of its own."""
+
+
+Find = Callable[[], Path | Headers]
+"""Finds a model's files here, or reads their headers from afar. Runs in a thread of its own."""
 
 
 class EventStream(Protocol):
@@ -69,8 +76,35 @@ class EngineApi(Protocol):
         """Progress of a running load, newest only; ends when the load ended (see `model` for how)."""
         ...
 
-    async def unload(self, model_id: str) -> None:
-        """Refuse new work for the model, let running work end (bounded), free it. Raises `ModelNotLoaded`."""
+    async def plan(self, spec: LoadSpec, find: Find) -> LoadPlan:
+        """What a load would take, and whether it fits; no memory of a device is taken.
+
+        Raises:
+            what `load` raises for the files.
+        """
+        ...
+
+    async def unload(self, model_id: str, *, now: bool = False) -> None:
+        """Refuse new work for the model, let running work end (bounded), or fail it ``now``; free the model.
+
+        Raises:
+            ModelNotLoaded
+        """
+        ...
+
+    def offer(self, models: Iterable[tuple[LoadSpec, Fetch]]) -> None:
+        """Let `hold` load these."""
+        ...
+
+    def hold(self, model_id: str) -> AbstractAsyncContextManager[None]:
+        """Keep the model in memory for a request that is on its way to it; an offered one is loaded first.
+
+        A model that is neither loaded nor offered is left for the request to be refused.
+
+        Raises:
+            QueueFull: too many wait for it.
+            ShuttingDown, and what `load` raises.
+        """
         ...
 
     def activate(self, models: Iterable[tuple[LoadSpec, Fetch]]) -> None:

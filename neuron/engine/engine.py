@@ -9,12 +9,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from collections.abc import Sequence as TokenIds
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-from neuron.engine.api import Embeddings, Fetch, Journey
+from neuron.engine.api import Embeddings, Fetch, Find, Journey
 from neuron.engine.embedding import encode_inputs
 from neuron.engine.harness import Harnesses
 from neuron.engine.loaded import LoadedModel
 from neuron.engine.models import Models, unloading
+from neuron.engine.plan import LoadPlan
 from neuron.engine.request import (
     ChatPrompt,
     Generation,
@@ -39,9 +41,8 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._accepting = True
-        self._harnesses = Harnesses(settings, self._deliver)
         self._running = Running(self._call_soon)
-        self._models = Models(settings, self._harnesses, self._running, self._call_soon)
+        self._models = Models(settings, self._harnesses_for, self._running, self._call_soon)
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -56,21 +57,33 @@ class Engine:
     def load_progress(self, model_id: str) -> AsyncIterator[Progress]:
         return self._models.progress(model_id)
 
-    async def unload(self, model_id: str) -> None:
-        await self._models.unload(model_id)
+    async def plan(self, spec: LoadSpec, find: Find) -> LoadPlan:
+        return await self._models.plan(spec, find)
+
+    async def unload(self, model_id: str, *, now: bool = False) -> None:
+        await self._models.unload(model_id, now=now)
 
     def activate(self, models: Iterable[tuple[LoadSpec, Fetch]]) -> None:
         self._models.activate(models)
 
+    def offer(self, models: Iterable[tuple[LoadSpec, Fetch]]) -> None:
+        self._models.demand.offer(models)
+
+    def hold(self, model_id: str) -> AbstractAsyncContextManager[None]:
+        self._check_accepting()
+        return self._models.demand.hold(model_id)
+
     # ---- work
 
     async def submit(self, generation: Generation) -> Stream:
-        model = self._serving(generation.model_id)
-        if not model.generates:
-            raise _only_embeds(model.id)
-        answers = await asyncio.to_thread(lambda: model.answers(generation, model.encode(generation.prompt)))
-        self._check_still(model)
-        return self._running.generate(model, answers)
+        with self._using(generation.model_id) as model:
+            if not model.generates:
+                raise _only_embeds(model.id)
+            answers = await asyncio.to_thread(
+                lambda: model.answers(generation, model.encode(generation.prompt))
+            )
+            self._check_still(model)
+            return self._running.generate(model, answers)
 
     async def embed(
         self,
@@ -81,24 +94,24 @@ class Engine:
         principal: str = ANONYMOUS,
         principal_limit: int | None = None,
     ) -> Embeddings:
-        model = self._serving(model_id)
-        run = await asyncio.to_thread(encode_inputs, model, inputs)
-        run.principal, run.principal_limit = principal, principal_limit
-        self._check_still(model)
-        return await self._running.embed(model, run, journey)
+        with self._using(model_id) as model:
+            run = await asyncio.to_thread(encode_inputs, model, inputs)
+            run.principal, run.principal_limit = principal, principal_limit
+            self._check_still(model)
+            return await self._running.embed(model, run, journey)
 
     async def tokenize(self, model_id: str, prompt: Prompt) -> list[int]:
-        model = self._serving(model_id)
-        return await asyncio.to_thread(model.tokenize, prompt)
+        with self._using(model_id) as model:
+            return await asyncio.to_thread(model.tokenize, prompt)
 
     async def detokenize(self, model_id: str, ids: TokenIds[int]) -> str:
-        model = self._serving(model_id)
-        model.check_ids(ids)
-        return await asyncio.to_thread(model.text.tokenizer.decode, ids)
+        with self._using(model_id) as model:
+            model.check_ids(ids)
+            return await asyncio.to_thread(model.text.tokenizer.decode, ids)
 
     async def render(self, model_id: str, prompt: ChatPrompt) -> str:
-        model = self._serving(model_id)
-        return await asyncio.to_thread(model.render, prompt)
+        with self._using(model_id) as model:
+            return await asyncio.to_thread(model.render, prompt)
 
     # ---- the node
 
@@ -115,6 +128,7 @@ class Engine:
 
     def refuse_new(self) -> None:
         self._accepting = False
+        self._models.demand.stop()
 
     async def drain(self, timeout_s: float, *, finish_queued: bool = False) -> None:
         self.refuse_new()
@@ -131,15 +145,20 @@ class Engine:
         if not self._accepting:
             raise _shutting_down()
 
-    def _serving(self, model_id: str) -> LoadedModel:
+    def _using(self, model_id: str) -> AbstractContextManager[LoadedModel]:
         """The model, if it may take work now."""
         self._check_accepting()
-        return self._models.serving(model_id)
+        return self._models.using(model_id)
 
     def _check_still(self, model: LoadedModel) -> None:
         """Refuse work that was prepared for a model which has been unloaded meanwhile."""
-        if self._serving(model.id) is not model:
+        self._check_accepting()
+        if self._models.serving(model.id) is not model:
             raise unloading(model.id)
+
+    def _harnesses_for(self, taken_bytes: Callable[[], int]) -> Harnesses:
+        self._harnesses = Harnesses(self._settings, self._deliver, taken_bytes)
+        return self._harnesses
 
     def _decode_status(self) -> DecodeStatus:
         begun = [worker.busy_since_s for worker in self._harnesses.workers()]

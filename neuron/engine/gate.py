@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -53,6 +54,8 @@ class Gate:
     rejected_timeout: int = 0
     mean_duration_s: float = 0.0
     """Running mean of how long a generation held its place."""
+    used_s: float = field(default_factory=time.monotonic)
+    """`time.monotonic` when somebody last left, or of the load."""
     running: set[Entrant] = field(default_factory=set)
     waiting: Turns[_Waiting] = field(default_factory=Turns)
 
@@ -84,12 +87,18 @@ class Gate:
             self._learn(entrant.ended_s - entrant.started_s)
         else:
             self._withdraw(entrant)
+        self.used_s = time.monotonic()
         self._advance()
 
     def retry_after_s(self) -> int:
         """Seconds until a place is likely to be free, 1 to 60, from how long generations took."""
         rounds = (len(self.waiting) + 1) / self.max_in_flight
         return int(min(60, max(1, rounds * self.mean_duration_s)))
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody is in or waits."""
+        return bool(self.running or self.waiting)
 
     @property
     def in_flight(self) -> int:

@@ -22,11 +22,15 @@ HARNESSES = {"torch": "neuron.engine.torch_harness"}
 
 
 class Harnesses:
-    """What runs models. ``deliver`` is called on a device thread with what a step brought."""
+    """What runs models. ``deliver`` is called on a device thread with what a step brought, ``taken_bytes`` from any
+    thread for the memory of all models."""
 
-    def __init__(self, settings: Settings, deliver: Callable[[list[Output]], None]) -> None:
+    def __init__(
+        self, settings: Settings, deliver: Callable[[list[Output]], None], taken_bytes: Callable[[], int]
+    ) -> None:
         self._settings = settings
         self._deliver = deliver
+        self._taken_bytes = taken_bytes
         self._torch: TorchHarness | None = None
         self._lock = threading.Lock()
 
@@ -54,7 +58,7 @@ class Harnesses:
                     if e.name != "torch":
                         raise
                     raise HarnessNotEnabled("harness torch needs PyTorch", hint="pip install torch") from e
-                self._torch = module.TorchHarness(self._settings, self._deliver)
+                self._torch = module.TorchHarness(self._settings, self._deliver, self._taken_bytes)
             return self._torch
 
     def workers(self) -> list[Worker]:

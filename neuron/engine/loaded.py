@@ -58,7 +58,10 @@ class LoadedModel:
     slot: Slot
     gate: Gate
     devices: tuple[int, ...]
+    device: str
     dtype: str
+    quant: str
+    """What most of its file is stored in."""
     vocab_size: int
     weight_bytes: int
     kv_bytes_per_token: int

@@ -6,28 +6,33 @@ import asyncio
 import difflib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from neuron.engine.api import Fetch
+from neuron.engine.api import Fetch, Find
+from neuron.engine.demand import Demand, claimed
 from neuron.engine.harness import HARNESSES, Harnesses
 from neuron.engine.load_log import LoadLog
 from neuron.engine.loaded import LoadedModel
+from neuron.engine.plan import LoadPlan
 from neuron.engine.registry import Entry, in_thread
 from neuron.engine.request import LoadSpec
+from neuron.engine.room import Room
 from neuron.engine.running import Running
 from neuron.engine.status import Activation, Loads, ModelStatus
 from neuron.errors import (
     AlreadyLoaded,
     InvalidModelFile,
+    InvalidValue,
     ModelNotLoaded,
     ModelUnloading,
     NeuronError,
     TemplateRenderFailed,
 )
 from neuron.log import event
-from neuron.progress import Progress
+from neuron.progress import Progress, Report
 from neuron.settings import Settings
 
 log = logging.getLogger("neuron.engine")
@@ -41,14 +46,23 @@ class Models:
     """The models of a node in any state, and the pre-warm of those named at start."""
 
     def __init__(
-        self, settings: Settings, harnesses: Harnesses, running: Running, call_soon: Callable[..., None]
+        self,
+        settings: Settings,
+        harnesses: Callable[[Callable[[], int]], Harnesses],
+        running: Running,
+        call_soon: Callable[..., None],
     ) -> None:
+        """``harnesses`` makes them, given what says how many bytes all models take."""
         self._settings = settings
-        self._harnesses = harnesses
+        self._harnesses = harnesses(self._taken_bytes)
         self._running = running
         self._call_soon = call_soon
         self._entries: dict[str, Entry] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._memory = asyncio.Lock()
+        """Held by the one load that measures and takes memory."""
+        self.demand = Demand(settings, running, self._entries, self._begin_load)
+        self._room = Room(settings, running, self._entries, self._evict, self.demand.offers)
         self.activation = Activation()
         self.loads = Loads()
 
@@ -59,12 +73,9 @@ class Models:
 
     async def load(self, spec: LoadSpec, fetch: Fetch) -> None:
         """See `neuron.engine.api.EngineApi.load`."""
-        self._harnesses.check(spec.harness)
         entry = self._entries.get(spec.model_id)
         if entry is None or entry.state == "failed":
-            entry = Entry(spec)
-            self._entries[spec.model_id] = entry
-            entry.task = self._spawn(self._load(entry, fetch))
+            entry = self._begin_load(spec, fetch)
         elif entry.state == "loaded":
             raise AlreadyLoaded(f"model '{spec.model_id}' is already loaded")
         elif entry.state == "unloading":
@@ -73,6 +84,12 @@ class Models:
         await asyncio.shield(entry.task)
         if entry.failure is not None:
             raise entry.failure
+
+    async def plan(self, spec: LoadSpec, find: Find) -> LoadPlan:
+        """See `neuron.engine.api.EngineApi.plan`."""
+        self._harnesses.check(spec.harness)
+        plan = await in_thread("plan", lambda: self._harnesses.torch().plan(spec, find()))
+        return self._room.preview(plan)
 
     async def progress(self, model_id: str) -> AsyncIterator[Progress]:
         """See `neuron.engine.api.EngineApi.load_progress`."""
@@ -87,14 +104,15 @@ class Models:
             if running:
                 await asyncio.sleep(PROGRESS_POLL_S)
 
-    async def unload(self, model_id: str) -> None:
+    async def unload(self, model_id: str, *, now: bool = False) -> None:
         """See `neuron.engine.api.EngineApi.unload`."""
         entry = self._entries.get(model_id)
         if entry is None or entry.state in ("loading", "failed"):
             raise self._not_loaded(model_id)
         if entry.state == "loaded":
-            entry.state = "unloading"
-            entry.task = self._spawn(self._unload(entry))
+            self._begin_unload(entry, "asked", 0.0 if now else self._settings.drain_s)
+        elif now:
+            await self._end_work(entry, 0.0)
         assert entry.task is not None
         await asyncio.shield(entry.task)
 
@@ -118,14 +136,23 @@ class Models:
             raise self._not_loaded(model_id)
         return entry.model
 
+    @contextmanager
+    def using(self, model_id: str) -> Iterator[LoadedModel]:
+        """The model, which no other one drives out of memory meanwhile. Raises what `serving` raises."""
+        model = self.serving(model_id)
+        with claimed(self._entries[model_id], self._running):
+            yield model
+
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Every model in any state."""
-        return tuple(entry.status() for entry in list(self._entries.values()))
+        return (*(entry.status() for entry in list(self._entries.values())), *self.demand.statuses())
 
     def status(self, model_id: str) -> ModelStatus | None:
         """One model in any state."""
         entry = self._entries.get(model_id)
-        return entry.status() if entry else None
+        if entry is not None:
+            return entry.status()
+        return next((status for status in self.demand.statuses() if status.id == model_id), None)
 
     def close(self) -> None:
         """Forget every model; loads that run come to nothing."""
@@ -138,6 +165,42 @@ class Models:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def _begin_load(self, spec: LoadSpec, fetch: Fetch) -> Entry:
+        """Raises `UnknownHarness`, `HarnessNotEnabled`; `InvalidValue` for a pinned model that is to expire."""
+        self._harnesses.check(spec.harness)
+        pinned = spec.pinned or spec.model_id in self._settings.pinned
+        if pinned and spec.ttl_s:
+            raise InvalidValue(f"model '{spec.model_id}' is pinned and can't have a ttl", param="ttl_s")
+        ttl_s = 0 if pinned else self._settings.ttl_s if spec.ttl_s is None else spec.ttl_s
+        entry = Entry(replace(spec, pinned=pinned), ttl_s=ttl_s or None)
+        self._entries[spec.model_id] = entry
+        entry.task = self._spawn(self._load(entry, fetch))
+        return entry
+
+    def _begin_unload(self, entry: Entry, reason: str, drain_s: float) -> asyncio.Task[None]:
+        """Takes effect at once: nobody is admitted any more."""
+        event(log, "unload started", id=entry.spec.model_id, reason=reason, idle_s=entry.idle_s)
+        entry.state = "unloading"
+        if entry.expiry is not None:
+            entry.expiry.cancel()
+        entry.task = self._spawn(self._unload(entry, drain_s))
+        return entry.task
+
+    def _evict(self, entry: Entry) -> asyncio.Task[None]:
+        return self._begin_unload(entry, "memory", self._settings.drain_s)
+
+    async def _expire(self, entry: Entry, ttl_s: float) -> None:
+        """Unload the model once nobody has used it for so long."""
+        while (idle_s := entry.idle_s or 0.0) < ttl_s:
+            await asyncio.sleep(ttl_s - idle_s)
+        entry.expiry = None  # which this is
+        self._begin_unload(entry, "idle", self._settings.drain_s)
+
+    def _taken_bytes(self) -> int:
+        """Weights and caches of all models. Called on any thread."""
+        models = [entry.model for entry in list(self._entries.values()) if entry.model is not None]
+        return sum(model.weight_bytes + model.gate.kv_used_bytes for model in models)
 
     async def _import_harness(self) -> None:
         try:
@@ -152,21 +215,21 @@ class Models:
             entry.progress = progress
             said(progress)
 
-        def work() -> LoadedModel:
-            path = fetch(report)
-            report(Progress("read"))
-            return self._harnesses.torch().load(entry.spec, path, report)
-
         started_s = time.monotonic()
         name = entry.spec.model_id
         event(log, "load started", id=name)
         try:
-            entry.model = await in_thread(f"load-{name}", work)
+            entry.path = await in_thread(f"fetch-{name}", lambda: fetch(report))
+            report(Progress("wait for memory"))
+            async with self._memory:
+                await self._room.make(entry, lambda: self._plan(entry))
+                report(Progress("read"))
+                entry.model = await in_thread(f"load-{name}", lambda: self._read(entry, report))
         except Exception as e:
             _log_failed_load(name, e)
             # without its traceback, whose frames would hold on to half-loaded weights
             entry.failure = _as_load_failure(e).with_traceback(None)
-            entry.state = "failed"
+            entry.state, entry.failed_s = "failed", time.monotonic()
             self.loads = replace(self.loads, failed=self.loads.failed + 1)
             self._forget_old_failures()
             await in_thread("free-memory", self._harnesses.free_memory)
@@ -175,20 +238,36 @@ class Models:
             entry.load_s = time.monotonic() - started_s
             self.loads = replace(self.loads, loaded=self.loads.loaded + 1)
             event(log, "model loaded", id=name, seconds=entry.load_s)
+            if entry.ttl_s is not None:
+                entry.expiry = self._spawn(self._expire(entry, entry.ttl_s))
 
-    async def _unload(self, entry: Entry) -> None:
+    async def _plan(self, entry: Entry) -> LoadPlan:
+        path = entry.path
+        assert path is not None
+        return await in_thread("plan", lambda: self._harnesses.torch().plan(entry.spec, path))
+
+    def _read(self, entry: Entry, report: Report) -> LoadedModel:
+        assert entry.path is not None
+        return self._harnesses.torch().load(entry.spec, entry.path, report)
+
+    async def _unload(self, entry: Entry, drain_s: float) -> None:
         name = entry.spec.model_id
-        event(log, "unload started", id=name)
+        await self._end_work(entry, drain_s)
         await self._drop(entry)
         self._entries.pop(name, None)
         await in_thread("free-memory", self._harnesses.free_memory)
         event(log, "model unloaded", id=name)
 
+    async def _end_work(self, entry: Entry, drain_s: float) -> None:
+        """Let the model's work end within ``drain_s``, then fail what is left."""
+        model = entry.model
+        if model is not None:
+            await self._running.end(lambda m: m is model, drain_s, lambda: unloading(model.id))
+
     async def _drop(self, entry: Entry) -> None:
-        """See the model's work off and let go of it; on return nothing holds its memory."""
+        """Let go of a model that has no work; on return nothing holds its memory."""
         model = entry.model
         assert model is not None
-        await self._running.end(lambda m: m is model, self._settings.drain_s, lambda: unloading(model.id))
         dropped = asyncio.Event()
         model.worker.drop_slot(model.slot, lambda: self._call_soon(dropped.set))
         await dropped.wait()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from neuron.engine.loaded import LoadedModel
@@ -30,11 +33,49 @@ class Entry:
     """Written by the loading thread."""
     task: asyncio.Task[None] | None = None
     """The load or unload that runs."""
+    expiry: asyncio.Task[None] | None = None
+    """Unloads it once it has been idle for long enough."""
+    ttl_s: float | None = None
+    path: Path | None = None
+    """Its files."""
+    claims: int = 0
+    """Requests that are on their way to it: it is not unloaded for want of memory before they have been served."""
+    closing: bool = False
+    """New requests wait: another model needs its memory once its work is done."""
+    failed_s: float = 0.0
+    """`time.monotonic` of the failure."""
+
+    @property
+    def idle_s(self) -> float | None:
+        """How long nobody has used it; None while it works or is not loaded."""
+        model = self.model
+        if model is None or self.state != "loaded" or self.claims or model.gate.busy:
+            return None
+        return time.monotonic() - model.gate.used_s
+
+    @property
+    def used_s(self) -> float:
+        """`time.monotonic` of the last use; the future for one that is being used."""
+        idle_s = self.idle_s
+        return math.inf if idle_s is None else time.monotonic() - idle_s
+
+    @property
+    def weight_bytes(self) -> int:
+        """What unloading it gives back."""
+        return self.model.weight_bytes if self.model else 0
 
     def status(self) -> ModelStatus:
         """A snapshot."""
         model = self.model
-        common = {"id": self.spec.model_id, "harness": self.spec.harness, "state": self.state}
+        spec = self.spec
+        common = {
+            "id": spec.model_id,
+            "harness": spec.harness,
+            "state": self.state,
+            "source": spec.source,
+            "pinned": spec.pinned,
+            "ttl_s": self.ttl_s,
+        }
         if model is None:
             error = str(self.failure) if self.failure else None
             return ModelStatus(**common, progress=self.progress, error=error)  # type: ignore[arg-type]
@@ -51,6 +92,9 @@ class Entry:
             loaded_at_s=model.loaded_at_s,
             load=model.figures(),
             load_s=self.load_s,
+            quant=model.quant,
+            device=model.device,
+            idle_s=self.idle_s,
         )
 
 

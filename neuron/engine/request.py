@@ -150,5 +150,16 @@ class LoadSpec:
     dtype: str | None = None
     """``float32``, ``bfloat16``, ``float16``; None: the settings', then the device's default."""
     devices: tuple[int, ...] | None = None
+    """CUDA indices; None: ``device``."""
+    device: str | None = None
+    """``cpu``, ``cuda``, ``cuda:N``; None: the settings'."""
+    source: str | None = None
+    """The reference that it is fetched from."""
+    ttl_s: float | None = None
+    """Idle seconds after which it is unloaded; 0: never; None: the settings'."""
+    pinned: bool = False
+    """Unloaded by nobody but who asks for it by name."""
+    force: bool = False
+    """Load it although the memory that is free seems too little."""
     tool_format: str | None = None
     """Name of a format in `neuron.text.tool_formats`; None: found from the template and the vocabulary."""

@@ -99,12 +99,26 @@ class Running:
         for run in embeds():
             if not run.started_s and not finish_queued:
                 run.fail(error())
-        await self._wait_until(lambda: not left() and not embeds(), timeout_s)
+        await self.until(lambda: not left() and not embeds(), timeout_s)
         for sequence in left():
             self._fail(sequence, error())
         for run in embeds():
             run.fail(error())
-        await self._wait_until(lambda: not left() and not embeds(), SEE_OFF_S)
+        await self.until(lambda: not left() and not embeds(), SEE_OFF_S)
+
+    def notify(self) -> None:
+        """Have `until` look again."""
+        self._changed.set()
+
+    async def until(self, reached: Callable[[], bool], timeout_s: float) -> None:
+        """Return when a condition is true that changes with an end or a `notify`, or after ``timeout_s``."""
+        deadline_s = time.monotonic() + timeout_s
+        while not reached() and (remaining_s := deadline_s - time.monotonic()) > 0:
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), remaining_s)
+            except TimeoutError:
+                return
 
     def _waits(self, sequence: Sequence) -> bool:
         """Whether its stream has no place yet."""
@@ -128,13 +142,3 @@ class Running:
         found = self._active.get(sequence)
         if found is not None:
             found[0].fail(error)  # which cancels its sequences
-
-    async def _wait_until(self, reached: Callable[[], bool], timeout_s: float) -> None:
-        """Wait for a condition that only an end can change."""
-        deadline_s = time.monotonic() + timeout_s
-        while not reached() and (remaining_s := deadline_s - time.monotonic()) > 0:
-            self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), remaining_s)
-            except TimeoutError:
-                return

@@ -7,7 +7,8 @@ from typing import Literal
 
 from neuron.progress import Progress
 
-ModelState = Literal["loading", "loaded", "unloading", "failed"]
+ModelState = Literal["available", "loading", "loaded", "unloading", "failed"]
+"""``available``: not in memory, a request for it has it loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,17 @@ class ModelStatus:
     """None until loaded."""
     load_s: float = 0.0
     """How long the load took, the fetch included."""
+    source: str | None = None
+    """The reference that it was fetched from."""
+    quant: str | None = None
+    """What most of its file is stored in: ``BF16``, ``Q4_1``."""
+    device: str | None = None
+    """``cpu``, ``cuda:0``."""
+    ttl_s: float | None = None
+    """Idle seconds after which it is unloaded; None: it stays."""
+    idle_s: float | None = None
+    """How long nobody has used it; None while it works or is not loaded."""
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,42 +13,45 @@ import torch
 from neuron.engine.embedder import Embedder
 from neuron.engine.gate import Gate
 from neuron.engine.loaded import LoadedModel
+from neuron.engine.plan import FORCED_CACHE_TOKENS, KV_SHARE, MIN_CACHE_TOKENS, LoadPlan
 from neuron.engine.request import LoadSpec, Sampling
 from neuron.engine.worker import Deliver, Slot, Worker
 from neuron.errors import InsufficientMemory, InvalidModelFile, UnsupportedParameter
-from neuron.files import ModelFolder
+from neuron.files import Headers, ModelFolder
 from neuron.gguf import GgufFile
 from neuron.hardware import usable_cores
-from neuron.model.arch import EncoderConfig
+from neuron.log import event
+from neuron.model.arch import ArchConfig, EncoderConfig
+from neuron.model.checkpoint import Checkpoint, prevailing_dtype
 from neuron.model.decoder import Decoder
 from neuron.model.device import free_bytes, pick_device, pick_dtype
 from neuron.model.encoder import Encoder
 from neuron.model.families import arch_config
-from neuron.model.load import load_model, open_checkpoint, open_files
+from neuron.model.load import blueprint, bytes_for_weights, load_model, open_checkpoint, open_files
 from neuron.model.pooling import read_pooling
+from neuron.model.safetensors_checkpoint import HeadersCheckpoint
 from neuron.progress import Progress, Report
 from neuron.settings import Settings
 from neuron.text.grammar import GrammarCompiler
 from neuron.text.load import TextModel, load_text
 
-KV_SHARE = 0.8
-"""Share of the memory that is free after loading which the cache may take."""
+log = logging.getLogger("neuron.engine")
 
 
 class TorchHarness:
-    """Models in torch, one `Worker` for each device."""
+    """Models in torch, one `Worker` for each device. ``taken_bytes`` says what all models take already."""
 
-    def __init__(self, settings: Settings, deliver: Deliver) -> None:
+    def __init__(self, settings: Settings, deliver: Deliver, taken_bytes: Callable[[], int]) -> None:
         self._settings = settings
         self._deliver = deliver
+        self._taken_bytes = taken_bytes
         self._workers: dict[torch.device, Worker] = {}
         if settings.threads:
             torch.set_num_threads(settings.threads)
 
     def load(self, spec: LoadSpec, path: Path, report: Report) -> LoadedModel:
         """Load and warm up; blocking, for a thread of its own. Nothing stays behind when it raises."""
-        device = self._device(spec)
-        dtype = pick_dtype(spec.dtype or self._settings.dtype, device)
+        device, dtype = self._place(spec)
         files = open_files(path)
         checkpoint = open_checkpoint(files)
         arch = arch_config(checkpoint.config)
@@ -56,13 +61,47 @@ class TorchHarness:
                 f"{path}: the tokenizer has {text.vocab_size} ids and the model {arch.vocab_size}"
             )
         pooling = read_pooling(files, is_encoder=isinstance(arch, EncoderConfig))
-        weights = load_model(checkpoint, device=device, dtype=dtype, report=report)
+        if spec.force:
+            event(log, "memory is not checked", level=logging.WARNING, id=spec.model_id, reason="force")
+        free = None if spec.force else self._free_bytes
+        weights = load_model(checkpoint, device=device, dtype=dtype, report=report, free=free)
         report(Progress("warm up"))
         warm_up(weights, self._settings.max_in_flight)
         embedder = Embedder(weights, pooling, self._settings.prefill_chunk_tokens)
-        model = self._model(spec, embedder, text, sampling_defaults(files))
+        model = self._model(spec, embedder, text, sampling_defaults(files), prevailing_dtype(checkpoint))
         model.worker.add_slot(model.slot)
         return model
+
+    def plan(self, spec: LoadSpec, found: Path | Headers) -> LoadPlan:
+        """What `load` would take; reads headers and takes no memory of the device. Blocking.
+
+        Raises:
+            what `load` raises for the headers, but for `InsufficientMemory`.
+        """
+        device, dtype = self._place(spec)
+        checkpoint = _headers(found, spec.model_id)
+        try:
+            weights = blueprint(checkpoint, dtype)
+            context = self._context(weights.arch)
+            if isinstance(weights, Encoder):
+                context = _embed_context(found, context)
+        finally:
+            checkpoint.close()
+        return LoadPlan(
+            model_id=spec.model_id,
+            family=weights.arch.family,
+            n_parameters=sum(view.numel() for _, view in weights.named_views()),
+            quant=prevailing_dtype(checkpoint),
+            file_bytes=sum(tensor.n_bytes for tensor in checkpoint.tensors.values()),
+            dtype=_name(dtype),
+            device=str(device),
+            weight_bytes=weights.weight_bytes(),
+            kv_bytes_per_token=weights.arch.kv_bytes_per_token(dtype.itemsize),
+            model_context=context,
+            free_bytes=self._free_bytes(device),
+            room_bytes=bytes_for_weights(weights.weight_bytes()),
+            cache_bytes=(self._settings.kv_budget_mb or 0) << 20 or None,
+        )
 
     def workers(self) -> list[Worker]:
         """The device threads that run."""
@@ -73,21 +112,17 @@ class TorchHarness:
         for worker in self._workers.values():
             worker.stop()
 
-    def _model(self, spec: LoadSpec, embedder: Embedder, text: TextModel, defaults: Sampling) -> LoadedModel:
+    def _model(
+        self, spec: LoadSpec, embedder: Embedder, text: TextModel, defaults: Sampling, quant: str
+    ) -> LoadedModel:
         s, weights = self._settings, embedder.model
         arch, device = weights.arch, weights.device
         decoder = weights if isinstance(weights, Decoder) else None
-        context = min(arch.context, s.context or arch.context)
+        context = self._context(arch)
         embed_context = min(context, embedder.pooling.max_tokens or context)
         per_token = arch.kv_bytes_per_token(weights.dtype.itemsize)
-        budget = s.kv_budget_mb << 20 if s.kv_budget_mb else int(free_bytes(device) * KV_SHARE)
-        if budget < per_token * 16:
-            raise InsufficientMemory(
-                f"{budget >> 20} MB are left for the cache, and 16 tokens need {per_token * 16 >> 20}",
-                required_mb=per_token * 16 >> 20,
-                free_mb=budget >> 20,
-                suggestion="unload another model",
-            )
+        share = int(self._free_bytes(device, weights.weight_bytes()) * KV_SHARE)
+        budget = _checked_budget((s.kv_budget_mb or 0) << 20 or share, per_token, spec.force)
         return LoadedModel(
             id=spec.model_id,
             text=text,
@@ -101,7 +136,9 @@ class TorchHarness:
                 kv_budget_bytes=budget,
             ),
             devices=() if device.type == "cpu" else (device.index or 0,),
-            dtype=str(weights.dtype).removeprefix("torch."),
+            device=str(device),
+            dtype=_name(weights.dtype),
+            quant=quant,
             vocab_size=arch.vocab_size,
             weight_bytes=weights.weight_bytes(),
             kv_bytes_per_token=per_token,
@@ -112,9 +149,27 @@ class TorchHarness:
             generates=decoder is not None,
         )
 
+    def _place(self, spec: LoadSpec) -> tuple[torch.device, torch.dtype]:
+        """Where a model is loaded, and in what."""
+        device = self._device(spec)
+        return device, pick_dtype(spec.dtype or self._settings.dtype, device)
+
+    def _context(self, arch: ArchConfig | EncoderConfig) -> int:
+        return min(arch.context, self._settings.context or arch.context)
+
+    def _free_bytes(self, device: torch.device, own_bytes: int = 0) -> int:
+        """What models may still take: what is free on the device, and what the settings leave.
+
+        ``own_bytes`` are in memory already and not yet among what all models take.
+        """
+        free, budget_mb = free_bytes(device), self._settings.memory_budget_mb
+        if budget_mb is None:
+            return free
+        return min(free, max(0, (budget_mb << 20) - self._taken_bytes() - own_bytes))
+
     def _device(self, spec: LoadSpec) -> torch.device:
         if not spec.devices:
-            return pick_device(self._settings.device)
+            return pick_device(spec.device or self._settings.device)
         if len(spec.devices) > 1:
             raise UnsupportedParameter(
                 "this build runs a model on one device", param="devices", hint="name one"
@@ -126,6 +181,38 @@ class TorchHarness:
             threads = self._settings.threads or usable_cores()
             self._workers[device] = Worker(str(device), threads, self._deliver)
         return self._workers[device]
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _headers(found: Path | Headers, where: str) -> Checkpoint:
+    if isinstance(found, Headers):
+        return HeadersCheckpoint(found, where)
+    return open_checkpoint(open_files(found))
+
+
+def _embed_context(found: Path | Headers, context: int) -> int:
+    """Tokens of a text that an encoder embeds; its pooling's limit is not known without its files."""
+    if isinstance(found, Headers):
+        return context
+    return min(context, read_pooling(open_files(found), is_encoder=True).max_tokens or context)
+
+
+def _checked_budget(budget: int, per_token: int, force: bool) -> int:
+    """The cache's bytes, if they hold the fewest tokens; more than there seem to be where the load is forced."""
+    if force:
+        return max(budget, per_token * FORCED_CACHE_TOKENS)
+    least = per_token * MIN_CACHE_TOKENS
+    if budget < least:
+        raise InsufficientMemory(
+            f"{budget >> 20} MB are left for the cache, and {MIN_CACHE_TOKENS} tokens need {least >> 20}",
+            hint="unload another model, load with a narrower --dtype, or skip this check with --force",
+            required_mb=least >> 20,
+            free_mb=budget >> 20,
+        )
+    return budget
 
 
 def warm_up(model: Decoder | Encoder, max_in_flight: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -38,3 +40,11 @@ class Checkpoint(Protocol):
     def close(self) -> None:
         """Close the files. Raises `WeightsChanged` if one was replaced or changed meanwhile."""
         ...
+
+
+def prevailing_dtype(checkpoint: Checkpoint) -> str:
+    """The dtype or quantisation of most of the elements: ``BF16``, ``Q4_1``."""
+    elements: Counter[str] = Counter()
+    for tensor in checkpoint.tensors.values():
+        elements[tensor.dtype] += math.prod(tensor.shape)
+    return elements.most_common(1)[0][0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -39,7 +40,7 @@ def open_files(path: Path) -> ModelFolder | GgufFile:
     if path.suffix == ".gguf":
         return GgufFile.open(path)
     raise EmptyRepo(
-        f"{path}: neither a folder nor a .gguf file", suggestion="name a model's folder or its .gguf file"
+        f"{path}: neither a folder nor a .gguf file", hint="name a model's folder or its .gguf file"
     )
 
 
@@ -54,8 +55,11 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     report: Report = ignore,
+    free: Callable[[torch.device], int] | None = free_bytes,
 ) -> Decoder | Encoder:
     """A decoder or an encoder with the checkpoint's weights on ``device`` in ``dtype``.
+
+    ``free`` says how many bytes may be taken on a device; None: the weights are not compared with them.
 
     Peak memory is the weights and a small tensor of the file, or twice the largest one. Every parameter is filled
     exactly once and every tensor of the checkpoint is used, or `WeightMismatch` says which are not, before anything
@@ -65,11 +69,10 @@ def load_model(
         UnsupportedArchitecture, InvalidModelFile, WeightMismatch, WeightsChanged
         InsufficientMemory: the weights are larger than the memory that is free.
     """
-    arch = arch_config(checkpoint.config)
-    plan = build(arch, device=torch.device("meta"), dtype=dtype)
-    sources = checkpoint_names(checkpoint, arch)
-    check_balance(plan.named_views(), checkpoint, sources, arch)
-    check_memory(plan.weight_bytes(), device)
+    plan = blueprint(checkpoint, dtype)
+    arch, sources = plan.arch, checkpoint_names(checkpoint, plan.arch)
+    if free is not None:
+        check_memory(plan.weight_bytes(), device, free(device))
     model = build(arch, device=device, dtype=dtype)
     views = dict(model.named_views())
     total = sum(checkpoint.tensors[sources[name]].n_bytes for name in views)
@@ -95,6 +98,19 @@ def load_decoder(
     if not isinstance(model, Decoder):
         raise UnsupportedArchitecture(f"{model.arch.family} is an encoder, it decodes nothing")
     return model
+
+
+def blueprint(checkpoint: Checkpoint, dtype: torch.dtype) -> Decoder | Encoder:
+    """The checkpoint's model without its weights: shapes and sizes, no memory. Reads headers alone.
+
+    Raises:
+        UnsupportedArchitecture, InvalidModelFile
+        WeightMismatch: the checkpoint lacks a tensor of it, or has one that it does not know.
+    """
+    arch = arch_config(checkpoint.config)
+    plan = build(arch, device=torch.device("meta"), dtype=dtype)
+    check_balance(plan.named_views(), checkpoint, checkpoint_names(checkpoint, arch), arch)
+    return plan
 
 
 def build(arch: ArchConfig | EncoderConfig, *, device: torch.device, dtype: torch.dtype) -> Decoder | Encoder:
@@ -157,16 +173,20 @@ def check_balance(
         )
 
 
-def check_memory(weight_bytes: int, device: torch.device) -> None:
-    """Raise `InsufficientMemory` unless the weights fit in what is free on the device."""
-    free = free_bytes(device)
-    if weight_bytes > free * (1 - MEMORY_RESERVE):
+def check_memory(weight_bytes: int, device: torch.device, free: int) -> None:
+    """Raise `InsufficientMemory` unless the weights fit in ``free`` bytes of the device, less a reserve."""
+    if bytes_for_weights(weight_bytes) > free:
         raise InsufficientMemory(
             f"the weights need {weight_bytes >> 20} MB and {free >> 20} MB are free on {device}",
+            hint="unload another model, load with a narrower --dtype, or skip this check with --force",
             required_mb=weight_bytes >> 20,
             free_mb=free >> 20,
-            suggestion="unload another model, or load with a narrower dtype",
         )
+
+
+def bytes_for_weights(weight_bytes: int) -> int:
+    """How much must be free for weights of so many bytes."""
+    return math.ceil(weight_bytes / (1 - MEMORY_RESERVE))
 
 
 def _read(checkpoint: Checkpoint, name: str, view: Tensor) -> Tensor:

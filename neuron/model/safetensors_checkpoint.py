@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from neuron.errors import EmptyRepo, InvalidModelFile, UnsafeWeights, UnsupportedArchitecture, WeightsChanged
-from neuron.files import ModelFolder, open_regular
+from neuron.files import Headers, ModelFolder, open_regular
 from neuron.model.checkpoint import TensorInfo
 
 MAX_TENSORS = 200_000
@@ -84,7 +85,8 @@ class SafetensorsCheckpoint:
         if len(self.tensors) + len(names) > MAX_TENSORS:
             raise InvalidModelFile(f"{path}: more than {MAX_TENSORS} tensors")
         for name in names:
-            self.tensors[name] = _info(path, name, shard.get_slice(name))
+            part = shard.get_slice(name)
+            self.tensors[name] = tensor_info(path, name, part.get_shape(), str(part.get_dtype()))
             if name in self._shard_of:
                 raise InvalidModelFile(f"{path}: tensor {name} is also in {self._shard_of[name].name}")
             self._shard_of[name] = path
@@ -98,11 +100,29 @@ class SafetensorsCheckpoint:
             raise WeightsChanged(f"{path}: changed while it was read", hint="load the model again")
 
 
-def _info(path: Path, name: str, tensor: Any) -> TensorInfo:
+class HeadersCheckpoint:
+    """A `neuron.model.checkpoint.Checkpoint` whose tensors are far away: enough for a plan, not for a load."""
+
+    def __init__(self, headers: Headers, where: str) -> None:
+        self.config = headers.config
+        self.tensors = {
+            name: tensor_info(where, name, shape, dtype) for name, (shape, dtype) in headers.tensors.items()
+        }
+        self._where = where
+
+    def read(self, name: str) -> torch.Tensor:
+        """Always refused."""
+        raise EmptyRepo(f"{self._where}: not on this machine", hint="fetch it: neuron pull MODEL")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def tensor_info(path: Path | str, name: str, dims: Sequence[int], dtype: str) -> TensorInfo:
     """Shape and dtype of a tensor from the header, checked before anything is allocated."""
     if not NAME.fullmatch(name) or ".." in name:
         raise InvalidModelFile(f"{path}: a tensor is named {name[:80]!r}")
-    shape, dtype = tuple(tensor.get_shape()), str(tensor.get_dtype())
+    shape = tuple(dims)
     if len(shape) > 8:
         raise InvalidModelFile(f"{path}: tensor {name} has {len(shape)} dimensions")
     if dtype not in ELEMENT_BYTES and dtype not in BUFFER_BYTES:
@@ -130,11 +150,9 @@ def _shards(folder: ModelFolder) -> list[Path]:
     if pickles:
         raise UnsafeWeights(
             f"{folder.path}: only pickled weights ({pickles[0]}), which can run code when opened",
-            suggestion="use a repository with .safetensors files",
+            hint="use a repository with .safetensors files",
         )
-    raise EmptyRepo(
-        f"{folder.path}: no .safetensors files", suggestion="name a folder with model.safetensors"
-    )
+    raise EmptyRepo(f"{folder.path}: no .safetensors files", hint="name a folder with model.safetensors")
 
 
 def _indexed(folder: Path, index: dict[str, Any]) -> list[Path]:

@@ -18,8 +18,14 @@ class ModelSpec(msgspec.Struct, kw_only=True, omit_defaults=True):
     alias: str | None = None
     """The id it is served under, where that is not ``model_id``."""
     dtype: str | None = None
+    device: str | None = None
+    """``auto``, ``cpu``, ``cuda``, ``cuda:N``, where ``devices`` names none."""
     ttl_s: float | None = None
+    """Idle seconds after which it is unloaded; 0: never; null: as the node's settings say."""
+    pin: bool | None = None
+    """True: it is unloaded only by its name."""
     force: bool | None = None
+    """True: load it although the memory that is free seems too little."""
     wait: bool | None = None
     """False: answer 202 and go on."""
 
@@ -28,12 +34,43 @@ class UnloadRequest(msgspec.Struct, kw_only=True):
     """Body of ``POST /models/unload``; without a ``model_id`` it is refused in the contract's words."""
 
     model_id: str | None = None
+    now: bool | None = None
+    """True: running answers are cut with an error; otherwise they may end, for as long as a drain takes."""
 
 
 class StatusResponse(msgspec.Struct, kw_only=True):
     """Answer of load and unload: ``loaded``, ``loading`` (202), ``unloaded``."""
 
     status: Literal["loaded", "loading", "unloaded"]
+
+
+class LoadPlan(msgspec.Struct, kw_only=True):
+    """Answer of ``POST /models/plan``: what a load would take now, from the headers of the files."""
+
+    model_id: str
+    fits: bool
+    verdict: str
+    """The same in words."""
+    family: str
+    parameters: int
+    quant: str
+    """What most of the file is stored in: ``BF16``, ``Q4_1``."""
+    file_bytes: int
+    dtype: str
+    device: str
+    weight_bytes: int
+    """Weights in memory, in ``dtype``."""
+    kv_bytes_per_1000_tokens: int
+    context: int
+    """Tokens that one answer could have, prompt included; 0 where it doesn't fit."""
+    model_context: int
+    """Tokens that the model allows."""
+    free_bytes: int
+    """What models may take on the device now."""
+    headroom_bytes: int
+    """What is left beside the weights; negative where they don't fit."""
+    evicts: list[str]
+    """Models that would be unloaded for it."""
 
 
 class LoadProgress(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -67,7 +104,7 @@ class ModelInfo(msgspec.Struct, kw_only=True):
     id: str
     harness: str
     status: str
-    """``loaded``, ``loading``, ``recovering``; with ``?all=true`` also ``failed``, ``unloading``."""
+    """``loaded``, ``loading``, ``recovering``; with ``?all=true`` also ``failed``, ``unloading``, ``available``."""
     devices: list[int]
     vram_used_mb: int | None
     capabilities: list[str]
@@ -78,6 +115,25 @@ class ModelInfo(msgspec.Struct, kw_only=True):
     """Why a ``failed`` one failed."""
     progress: LoadProgress | msgspec.UnsetType = msgspec.UNSET
     """How far a ``loading`` one is."""
+    source: str | None = None
+    """The reference that it was fetched from."""
+    quant: str | None = None
+    """What most of its file is stored in: ``BF16``, ``Q4_1``."""
+    dtype: str | None = None
+    """What it is computed in."""
+    device: str | None = None
+    """``cpu``, ``cuda:0``."""
+    in_flight: int = 0
+    """Answers that are being computed."""
+    queue_depth: int = 0
+    """Requests that wait for a place."""
+    tok_s_decode: float = 0.0
+    idle_s: float | None = None
+    """How long nobody has used it; null while it works or is not loaded."""
+    ttl_s: float | None = None
+    """Idle seconds after which it is unloaded; null: it stays."""
+    pinned: bool = False
+    """Whether it is unloaded only by its name."""
 
 
 class EndpointResponse(msgspec.Struct, kw_only=True):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
+from pathlib import Path
 
-from neuron.engine.api import Embeddings, Fetch, Journey
+from neuron.engine.api import Embeddings, Fetch, Find, Journey
 from neuron.engine.events import (
     Event,
     Failed,
@@ -22,12 +24,27 @@ from neuron.engine.events import (
     ToolCallDelta,
     Usage,
 )
+from neuron.engine.plan import LoadPlan
 from neuron.engine.request import ChatPrompt, Generation, LoadSpec, Prompt, TextPrompt, TokenPrompt
 from neuron.engine.status import Activation, DecodeStatus, EngineStatus, LoadFigures, Loads, ModelStatus
 from neuron.errors import AlreadyLoaded, InvalidValue, ModelNotLoaded, NeuronError, ShuttingDown
 from neuron.keys import ANONYMOUS
 from neuron.progress import Progress
 
+PLAN = LoadPlan(
+    model_id="",
+    family="llama",
+    n_parameters=1000,
+    quant="BF16",
+    file_bytes=2000,
+    dtype="float32",
+    device="cpu",
+    weight_bytes=4000,
+    kv_bytes_per_token=10,
+    model_context=2048,
+    free_bytes=1 << 30,
+    room_bytes=4100,
+)
 TIMINGS = Timings(queue_ms=1, prefill_ms=2, decode_ms=3)
 
 
@@ -180,6 +197,10 @@ class FakeEngine:
         self.load_error: BaseException | None = None
         self.load_steps: Sequence[Progress] = ()
         self.loads: list[tuple[LoadSpec, Fetch]] = []
+        self.offered: dict[str, tuple[LoadSpec, Fetch]] = {}
+        self.unloads: list[tuple[str, bool]] = []
+        """Id, and whether it was to be now."""
+        self.planned = PLAN
         self.calls: list[str] = []
         self.on_submit: Callable[[Generation], None] = lambda generation: None
         self.prompts: list[Prompt] = []
@@ -246,7 +267,23 @@ class FakeEngine:
         if end := self._ends.get(model_id):
             await end.wait()
 
-    async def unload(self, model_id: str) -> None:
+    async def plan(self, spec: LoadSpec, find: Find) -> LoadPlan:
+        self.loads.append((spec, lambda report: Path("/nowhere")))
+        if self.load_error is not None:
+            raise self.load_error
+        return replace(self.planned, model_id=spec.model_id)
+
+    def offer(self, models: Iterable[tuple[LoadSpec, Fetch]]) -> None:
+        self.offered.update({spec.model_id: (spec, fetch) for spec, fetch in models})
+
+    @asynccontextmanager
+    async def hold(self, model_id: str) -> AsyncIterator[None]:
+        if model_id in self.offered and self._state(model_id) is None:
+            await self.load(*self.offered[model_id])
+        yield
+
+    async def unload(self, model_id: str, *, now: bool = False) -> None:
+        self.unloads.append((model_id, now))
         if self._state(model_id) != "loaded":
             raise ModelNotLoaded(f"model '{model_id}' not loaded")
         del self.models[model_id]

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from neuron.engine.api import Fetch
+from neuron.engine.api import Fetch, Find
+from neuron.engine.plan import LoadPlan
 from neuron.engine.request import LoadSpec
-from neuron.errors import CudaUnavailable, InvalidValue, QuantNotFound, UnknownHarness, UnsupportedParameter
+from neuron.errors import (
+    ConfigError,
+    CudaUnavailable,
+    InvalidValue,
+    QuantNotFound,
+    UnknownHarness,
+    UnsupportedParameter,
+)
+from neuron.files import Headers
 from neuron.hardware import Host
 from neuron.progress import Report
+from neuron.settings import Settings
 from neuron.sources.reference import model_id, parse_reference
+from neuron.wire import node as wire
 from neuron.wire.node import ModelSpec
 
 HARNESSES: Mapping[str, str] = {"torch": "torch", "candle": "torch"}
 """Names on the wire → harness. Gateways in the field say ``candle`` for the one that there is."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+MIB = 1 << 20
+MAX_TTL_S = 86400.0 * 365
 
 
 def load_spec(spec: ModelSpec, host: Host) -> LoadSpec:
@@ -36,6 +52,11 @@ def load_spec(spec: ModelSpec, host: Host) -> LoadSpec:
         harness=HARNESSES[spec.harness],
         dtype=_dtype(spec.dtype),
         devices=_devices(spec.devices, host),
+        device=_device(spec, host),
+        source=spec.model_id,
+        ttl_s=_ttl_s(spec),
+        pinned=bool(spec.pin),
+        force=bool(spec.force),
     )
 
 
@@ -45,10 +66,6 @@ def _refuse_unsupported(spec: ModelSpec) -> None:
             f"tensor_parallel={spec.tensor_parallel}: this build runs a model on one device",
             param="tensor_parallel",
         )
-    if spec.ttl_s is not None:
-        raise UnsupportedParameter("ttl_s: this build unloads only when asked to", param="ttl_s")
-    if spec.force:
-        raise UnsupportedParameter("force: this build's checks before a load can't be skipped", param="force")
     if spec.quant is not None:
         raise QuantNotFound(
             f"quant={spec.quant[:40]!r}: this build loads the files of a model as they are",
@@ -61,6 +78,30 @@ def _dtype(name: str | None) -> str | None:
     if name is not None and name not in DTYPES:
         raise InvalidValue(f"dtype must be one of {', '.join(DTYPES)}, not {name[:40]!r}", param="dtype")
     return None if name == "auto" else name
+
+
+def _ttl_s(spec: ModelSpec) -> float | None:
+    if spec.ttl_s is None:
+        return None
+    if not (math.isfinite(spec.ttl_s) and 0 <= spec.ttl_s <= MAX_TTL_S):
+        raise InvalidValue(f"ttl_s must be 0 (never) to {MAX_TTL_S:.0f} seconds", param="ttl_s")
+    if spec.ttl_s and spec.pin:
+        raise InvalidValue("a model that is pinned can't have a ttl", param="ttl_s", hint="leave one out")
+    return spec.ttl_s
+
+
+def _device(spec: ModelSpec, host: Host) -> str | None:
+    """The device by its name; None leaves the choice to the settings."""
+    name = spec.device
+    if name is None:
+        return None
+    if spec.devices:
+        raise InvalidValue("device and devices both name a device", param="device", hint="leave one out")
+    if not DEVICE.fullmatch(name):
+        raise InvalidValue(f"device must be auto, cpu, cuda or cuda:N, not {name[:40]!r}", param="device")
+    if name.startswith("cuda"):
+        _devices([int(name.partition(":")[2] or 0)], host)
+    return name
 
 
 def _devices(indices: list[int] | None, host: Host) -> tuple[int, ...] | None:
@@ -101,6 +142,69 @@ def fetch_any(reference: str) -> Fetch:
     return fetch
 
 
+def find_over_http(reference: str, model_roots: tuple[Path, ...]) -> Find:
+    """How the engine gets the headers of a model that a request named."""
+
+    def find() -> Path | Headers:
+        from neuron.sources import fetch as sources
+        from neuron.sources import headers
+
+        sources.resolve_over_http(reference, model_roots)
+        return headers.find(reference)
+
+    return find
+
+
 def activations(references: tuple[str, ...]) -> list[tuple[LoadSpec, Fetch]]:
     """The models named at start."""
-    return [(LoadSpec(model_id=model_id(parse_reference(text))), fetch_any(text)) for text in references]
+    return [
+        (LoadSpec(model_id=model_id(parse_reference(text)), source=text), fetch_any(text))
+        for text in references
+    ]
+
+
+def on_request(settings: Settings) -> list[tuple[LoadSpec, Fetch]]:
+    """The models that a request may have loaded.
+
+    Raises:
+        ConfigError: there are such models, and none may be loaded on request.
+    """
+    if settings.load_on_request:
+        return activations((*settings.models, *settings.models_on_request))
+    if settings.models_on_request:
+        raise ConfigError(
+            "models_on_request names models, and load_on_request is off",
+            hint="set load_on_request = true, or name them in models",
+        )
+    return []
+
+
+def plan(found: LoadPlan) -> wire.LoadPlan:
+    """What a load would take."""
+    return wire.LoadPlan(
+        model_id=found.model_id,
+        fits=not found.missing_bytes,
+        verdict=verdict(found),
+        family=found.family,
+        parameters=found.n_parameters,
+        quant=found.quant,
+        file_bytes=found.file_bytes,
+        dtype=found.dtype,
+        device=found.device,
+        weight_bytes=found.weight_bytes,
+        kv_bytes_per_1000_tokens=1000 * found.kv_bytes_per_token,
+        context=found.context,
+        model_context=found.model_context,
+        free_bytes=found.free_bytes,
+        headroom_bytes=found.headroom_bytes,
+        evicts=list(found.evicts),
+    )
+
+
+def verdict(found: LoadPlan) -> str:
+    """One sentence."""
+    if found.missing_bytes:
+        return f"does not fit: {-(-found.missing_bytes // MIB)} MB more must be free on {found.device}"
+    if found.evicts:
+        return f"fits once {', '.join(found.evicts)} is unloaded, which this node does by itself"
+    return f"fits with a context of {found.context} tokens"

@@ -95,7 +95,17 @@ def model_info(model: engine.ModelStatus) -> wire.ModelInfo:
         limit=wire.Limit(context=model.context, output=model.context if model.generates else 0),
         tool_call=model.tool_call,
         reasoning=model.reasoning,
+        source=model.source,
+        quant=model.quant,
+        dtype=model.dtype,
+        device=model.device,
+        idle_s=model.idle_s,
+        ttl_s=model.ttl_s,
+        pinned=model.pinned,
     )
+    if model.load is not None:
+        info.in_flight, info.queue_depth = model.load.in_flight, model.load.queue_depth
+        info.tok_s_decode = model.load.decode_tok_s
     if model.error is not None:
         info.error = model.error
     if model.progress is not None:

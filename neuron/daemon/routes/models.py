@@ -21,6 +21,8 @@ from neuron.wire.node import EndpointResponse, ModelSpec, StatusResponse, Unload
 
 NodeRequest = Request[None, None, State]
 
+ANSWERING = frozenset({"loaded", "available"})
+
 QUICK_S = 0.2
 """A load that is refused within this is answered as refused even where the caller does not wait."""
 
@@ -77,6 +79,16 @@ async def load_model(request: NodeRequest, node: NamedDependency[Node]) -> ASGIR
     return respond.json(StatusResponse(status="loaded"), headers=headers)
 
 
+@post("/models/plan", status_code=200)
+async def plan_load(request: NodeRequest, node: NamedDependency[Node]) -> ASGIResponse:
+    """What a load would take and whether it fits, from headers alone."""
+    wire, unknown = await body.read(request, ModelSpec, body.NODE_BODY_BYTES)
+    spec = load_projection.load_spec(wire, node.host)
+    find = load_projection.find_over_http(wire.model_id, node.settings.model_roots)
+    found = await respond.unless_gone(request, node.engine.plan(spec, find))
+    return respond.json(load_projection.plan(found), headers=respond.ignored_header(unknown))
+
+
 async def _refused_at_once(task: asyncio.Task[None]) -> None:
     """Raise what the load raised, if it did so quickly."""
     done, _ = await asyncio.wait({task}, timeout=QUICK_S)
@@ -86,18 +98,18 @@ async def _refused_at_once(task: asyncio.Task[None]) -> None:
 
 @post("/models/unload", status_code=200)
 async def unload_model(request: NodeRequest, node: NamedDependency[Node]) -> ASGIResponse:
-    """Refuse new work for the model, let running work end, free it."""
+    """Refuse new work for the model, let running work end or cut it, free it."""
     wire, unknown = await body.read(request, UnloadRequest, body.NODE_BODY_BYTES)
     if not wire.model_id:
         raise InvalidValue("missing model_id", param="model_id")
-    await node.engine.unload(wire.model_id)
+    await node.engine.unload(wire.model_id, now=bool(wire.now))
     return respond.json(StatusResponse(status="unloaded"), headers=respond.ignored_header(unknown))
 
 
 @get("/v1/models")
 async def v1_models(node: NamedDependency[Node]) -> ASGIResponse:
-    """What is loaded."""
-    found = [model for model in node.engine.status().models if model.state == "loaded"]
+    """What answers: what is loaded, and what a request has loaded."""
+    found = [model for model in node.engine.status().models if model.state in ANSWERING]
     return respond.json(ModelList(data=[projection.v1_model(model) for model in found]))
 
 
@@ -106,6 +118,6 @@ async def v1_model(rest: FromPath[str], node: NamedDependency[Node]) -> ASGIResp
     """One loaded model."""
     model_id = rest.lstrip("/")
     model = node.engine.model(model_id)
-    if model is None or model.state != "loaded":
+    if model is None or model.state not in ANSWERING:
         raise node.not_loaded(model_id)
     return respond.json(projection.v1_model(model))
