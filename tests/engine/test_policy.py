@@ -1,0 +1,291 @@
+"""Plans against real loads; models that leave by themselves, and those that requests bring in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuron.engine.engine import Engine
+from neuron.engine.events import Finished
+from neuron.engine.request import LoadSpec
+from neuron.errors import InsufficientMemory, InvalidValue, ModelNotLoaded, NeuronError, QueueFull
+from neuron.progress import Report
+from neuron.settings import Settings
+from tests.engine.conftest import SETTINGS
+from tests.engine.test_lifecycle import endless, last_event, until
+from tests.support.tiny_chat import save_tiny_chat
+from tests.support.tiny_models import CASES
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 5 to 6 MB in float32: two of them are more than `SMALL` allows."""
+    folder = tmp_path_factory.mktemp("large")
+    case = replace(CASES[0], values={"intermediate_size": 1792})
+    save_tiny_chat(folder, case)
+    return folder
+
+
+SMALL = replace(SETTINGS, memory_budget_mb=9, kv_budget_mb=1, unload_when_short=True)
+
+
+@asynccontextmanager
+async def started(settings: Settings) -> AsyncIterator[Engine]:
+    """An engine until the block ends."""
+    engine = Engine(settings)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def states(engine: Engine) -> dict[str, str]:
+    """State by id."""
+    return {model.id: model.state for model in engine.status().models}
+
+
+async def load(engine: Engine, folder: Path, model_id: str, **spec: Any) -> None:
+    """Load a folder."""
+    await engine.load(LoadSpec(model_id=model_id, **spec), lambda report: folder)
+
+
+async def ask(engine: Engine, model_id: str, n: int = 5) -> None:
+    """One generation as the daemon has it made: the model is held until it is admitted."""
+    async with engine.hold(model_id):
+        stream = await engine.submit(endless(n, model_id))
+    assert isinstance([event async for event in stream][-1], Finished)
+
+
+# ---- plans
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+async def test_a_plan_is_what_the_load_then_takes(tiny: tuple[Path, Any], dtype: str) -> None:
+    async with started(replace(SETTINGS, kv_budget_mb=None, memory_budget_mb=50)) as engine:
+        spec = LoadSpec(model_id="tiny", dtype=dtype)
+        plan = await engine.plan(spec, lambda: tiny[0])
+        assert engine.status().models == ()
+        await engine.load(spec, lambda report: tiny[0])
+        model = engine._models.serving("tiny")
+        decoder = model.slot.decoder
+        assert decoder is not None
+        storages = {
+            s.data_ptr(): s.nbytes() for _, view in decoder.named_views() if (s := view.untyped_storage())
+        }
+        assert plan.weight_bytes == model.weight_bytes == sum(storages.values())
+        assert decoder.new_cache(1000).data.nbytes == 1000 * plan.kv_bytes_per_token
+        assert (plan.context, plan.dtype, plan.device) == (model.context, model.dtype, model.device)
+        assert plan.quant == model.quant
+        assert plan.free_bytes == 50 * MIB
+        assert plan.headroom_bytes == 50 * MIB - plan.weight_bytes
+
+
+@pytest.mark.real_model
+async def test_a_plan_of_a_gguf_file_is_what_the_load_then_takes(smollm2_gguf: Path) -> None:
+    async with started(SETTINGS) as engine:
+        plan = await engine.plan(LoadSpec(model_id="q"), lambda: smollm2_gguf)
+        await engine.load(LoadSpec(model_id="q"), lambda report: smollm2_gguf)
+        model = engine._models.serving("q")
+        decoder = model.slot.decoder
+        assert decoder is not None
+        assert plan.weight_bytes == model.weight_bytes
+        assert decoder.new_cache(100).data.nbytes == 100 * plan.kv_bytes_per_token
+        assert plan.file_bytes < plan.weight_bytes
+        assert (plan.quant, model.quant) == ("Q4_1", "Q4_1")
+
+
+async def test_a_plan_that_does_not_fit_says_by_how_much_and_the_load_agrees(large: Path) -> None:
+    async with started(replace(SMALL, memory_budget_mb=3)) as engine:
+        plan = await engine.plan(LoadSpec(model_id="a"), lambda: large)
+        assert plan.missing_bytes == plan.min_free_bytes - 3 * MIB > 0
+        assert (plan.context, plan.headroom_bytes < 0) == (0, True)
+        with pytest.raises(InsufficientMemory) as refused:
+            await load(engine, large, "a")
+        assert refused.value.details == {"required_mb": plan.weight_bytes >> 20, "free_mb": 3}
+        assert "--force" in str(refused.value.hint)
+
+
+async def test_force_loads_what_does_not_seem_to_fit_but_not_what_is_damaged(
+    large: Path, tmp_path: Path
+) -> None:
+    async with started(replace(SMALL, memory_budget_mb=3)) as engine:
+        await load(engine, large, "a", force=True)
+        assert isinstance(await last_event(engine, endless(3, "a")), Finished)
+        with pytest.raises(NeuronError, match=r"config\.json is missing"):
+            await load(engine, tmp_path, "b", force=True)
+
+
+# ---- time to live
+
+
+async def test_an_idle_model_is_unloaded_after_its_ttl_and_a_working_one_is_not(
+    tiny: tuple[Path, Any],
+) -> None:
+    async with started(SETTINGS) as engine:
+        await load(engine, tiny[0], "tiny", ttl_s=0.3)
+        stream = await engine.submit(endless(250))
+        async for _ in stream:
+            await asyncio.sleep(0.01)
+            assert states(engine) == {"tiny": "loaded"}
+        ended_s = time.monotonic()
+        await until(lambda: states(engine) == {})
+        assert time.monotonic() - ended_s >= 0.25
+
+
+async def test_a_models_own_ttl_counts_before_the_settings_and_a_pinned_one_stays(
+    tiny: tuple[Path, Any],
+) -> None:
+    async with started(replace(SETTINGS, ttl_s=0.05, pinned=("kept",))) as engine:
+        for name, spec in {
+            "kept": {},
+            "pinned": {"pinned": True},
+            "never": {"ttl_s": 0.0},
+            "goes": {},
+        }.items():
+            await load(engine, tiny[0], name, **spec)
+        await until(lambda: "goes" not in states(engine))
+        await asyncio.sleep(0.2)
+        assert set(states(engine)) == {"kept", "pinned", "never"}
+        with pytest.raises(InvalidValue, match="pinned"):
+            await engine.load(LoadSpec(model_id="x", pinned=True, ttl_s=5), lambda report: tiny[0])
+
+
+# ---- room
+
+
+async def test_the_least_recently_used_idle_model_makes_room(tiny: tuple[Path, Any], large: Path) -> None:
+    async with started(replace(SMALL, memory_budget_mb=15)) as engine:
+        await load(engine, large, "a")
+        await load(engine, large, "b")
+        await ask(engine, "a")
+        plan = await engine.plan(LoadSpec(model_id="c"), lambda: large)
+        assert plan.evicts == ("b",)
+        await load(engine, large, "c")
+        assert set(states(engine)) == {"a", "c"}
+
+
+async def test_working_and_pinned_models_make_no_room(large: Path) -> None:
+    async with started(SMALL) as engine:
+        await load(engine, large, "a", pinned=True)
+        with pytest.raises(InsufficientMemory):
+            await load(engine, large, "b")
+    async with started(SMALL) as engine:
+        await load(engine, large, "a")
+        stream = await engine.submit(endless(200, "a"))
+        with pytest.raises(InsufficientMemory):
+            await load(engine, large, "b")
+        assert isinstance([event async for event in stream][-1], Finished)
+
+
+async def test_without_the_setting_nothing_is_unloaded(large: Path) -> None:
+    async with started(replace(SMALL, unload_when_short=False)) as engine:
+        await load(engine, large, "a")
+        with pytest.raises(InsufficientMemory):
+            await load(engine, large, "b")
+        assert states(engine)["a"] == "loaded"
+
+
+# ---- on request
+
+
+def offer(engine: Engine, fetch: Callable[[Report], Path], *names: str) -> None:
+    """Let requests load these."""
+    engine.offer([(LoadSpec(model_id=name), fetch) for name in names])
+
+
+async def test_twenty_requests_are_one_load_and_all_are_answered(tiny: tuple[Path, Any]) -> None:
+    fetches = []
+
+    def fetch(report: Report) -> Path:
+        fetches.append(1)
+        time.sleep(0.05)
+        return tiny[0]
+
+    async with started(SETTINGS) as engine:
+        offer(engine, fetch, "tiny")
+        assert states(engine) == {"tiny": "available"}
+        await asyncio.gather(*(ask(engine, "tiny") for _ in range(20)))
+        assert len(fetches) == 1
+
+
+async def test_what_is_not_offered_is_not_loaded(tiny: tuple[Path, Any]) -> None:
+    async with started(SETTINGS) as engine:
+        offer(engine, lambda report: tiny[0], "tiny")
+        with pytest.raises(ModelNotLoaded):
+            await ask(engine, "org/other")
+        assert states(engine) == {"tiny": "available"}
+
+
+async def test_two_models_that_do_not_fit_together_serve_everybody_without_thrashing(large: Path) -> None:
+    loads = []
+
+    def fetch(report: Report) -> Path:
+        loads.append(1)
+        return large
+
+    async with started(SMALL) as engine:
+        offer(engine, fetch, "a", "b")
+        await asyncio.gather(*(ask(engine, "ab"[i % 2], n=20) for i in range(24)))
+        assert len(loads) == 2  # who came for a was served before it went
+
+        async def caller(name: str) -> None:
+            for _ in range(5):
+                await ask(engine, name, n=3)
+
+        await asyncio.gather(*(caller(name) for name in "abab"))
+        assert len(loads) <= 2 + 10
+
+
+async def test_a_load_on_request_that_can_not_be_says_why_and_is_not_tried_by_each(large: Path) -> None:
+    loads = []
+
+    def fetch(report: Report) -> Path:
+        loads.append(1)
+        return large
+
+    async with started(SMALL) as engine:
+        await load(engine, large, "kept", pinned=True)
+        offer(engine, fetch, "b")
+        answers = await asyncio.gather(*(ask(engine, "b") for _ in range(5)), return_exceptions=True)
+        answers += await asyncio.gather(*(ask(engine, "b") for _ in range(5)), return_exceptions=True)
+        assert all(isinstance(answer, InsufficientMemory) for answer in answers)
+        assert len(loads) == 1
+
+
+async def test_a_request_waits_no_longer_than_the_queue_allows_for_a_busy_model(large: Path) -> None:
+    async with started(replace(SMALL, queue_timeout_s=0.2)) as engine:
+        offer(engine, lambda report: large, "a", "b")
+        async with engine.hold("a"):  # as a request that takes its time
+            with pytest.raises(InsufficientMemory):
+                await ask(engine, "b")
+        await ask(engine, "a")
+
+
+async def test_only_so_many_wait_for_a_load(tiny: tuple[Path, Any]) -> None:
+    def fetch(report: Report) -> Path:
+        time.sleep(0.3)
+        return tiny[0]
+
+    async with started(replace(SETTINGS, max_in_flight=2, max_queue_depth=1)) as engine:
+        offer(engine, fetch, "tiny")
+        answers = await asyncio.gather(*(ask(engine, "tiny") for _ in range(5)), return_exceptions=True)
+        assert [type(answer) for answer in answers].count(QueueFull) == 2
+        assert answers.count(None) == 3
+
+
+async def test_unload_now_cuts_what_runs(engine: Engine) -> None:
+    stream = await engine.submit(endless(250))
+    began_s = time.monotonic()
+    await engine.unload("tiny", now=True)
+    assert time.monotonic() - began_s < 5
+    assert not isinstance([event async for event in stream][-1], Finished)
