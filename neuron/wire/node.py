@@ -30,6 +30,18 @@ class ModelSpec(msgspec.Struct, kw_only=True, omit_defaults=True):
     """False: answer 202 and go on."""
 
 
+class PlanRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Body of ``POST /models/plan``: what of a load decides how much memory it takes."""
+
+    model_id: str
+    harness: str = "torch"
+    quant: str | None = None
+    tensor_parallel: int | None = None
+    devices: list[int] | None = None
+    device: str | None = None
+    dtype: str | None = None
+
+
 class UnloadRequest(msgspec.Struct, kw_only=True):
     """Body of ``POST /models/unload``; without a ``model_id`` it is refused in the contract's words."""
 

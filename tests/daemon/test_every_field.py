@@ -52,6 +52,7 @@ def assert_honoured(node: NodeServer, request: Request, name: str, case: Honoure
         "wanted": got[-1] if got else None,
         "prompts": node.engine.prompts,
         "load": node.engine.loads[-1][0] if node.engine.loads else None,
+        "unload": node.engine.unloads[-1] if node.engine.unloads else None,
         "answer": answer,
         "events": events_of(answer),
         "content_type": headers["content-type"].partition(";")[0],

@@ -49,8 +49,11 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"model_id": "a/b", "devices": [-1]}, 400, "invalid_value"),
     ({"model_id": "a/b", "devices": ["0"]}, 400, "invalid_value"),
     ({"model_id": "a/b", "dtype": "int3"}, 400, "invalid_value"),
-    ({"model_id": "a/b", "ttl_s": 5}, 400, "unsupported_parameter"),
-    ({"model_id": "a/b", "force": True}, 400, "unsupported_parameter"),
+    ({"model_id": "a/b", "ttl_s": -1}, 400, "invalid_value"),
+    ({"model_id": "a/b", "ttl_s": 5, "pin": True}, 400, "invalid_value"),
+    ({"model_id": "a/b", "device": "tpu"}, 400, "invalid_value"),
+    ({"model_id": "a/b", "device": "cuda:7"}, 400, "invalid_value"),
+    ({"model_id": "a/b", "device": "cpu", "devices": [0]}, 400, "invalid_value"),
     ({"model_id": "a/b", "alias": ""}, 400, "invalid_value"),
     ({"model_id": "a/b", "alias": "a\nb"}, 400, "invalid_value"),
 ]

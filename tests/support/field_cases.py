@@ -382,9 +382,26 @@ LOAD = Request(
         "devices": Honoured(value=[0], at="load.devices", shows=(0,)),
         "alias": Honoured(value="mine", at="load.model_id"),
         "dtype": Honoured(value="float16", at="load.dtype"),
-        "ttl_s": Refused(value=5),
-        "force": Refused(value=True, neutral=[False]),
+        "device": Honoured(value="cpu", at="load.device"),
+        "ttl_s": Honoured(value=5.0, at="load.ttl_s"),
+        "pin": Honoured(value=True, at="load.pinned"),
+        "force": Honoured(value=True, at="load.force"),
         "wait": Honoured(value=True, at="answer.status", shows="loaded"),
+    },
+)
+
+PLAN = Request(
+    path="/models/plan",
+    struct=node.PlanRequest,
+    base={"model_id": "a/b"},
+    cases={
+        "model_id": Honoured(value="a/c", at="load.model_id"),
+        "harness": Honoured(value="candle", at="load.harness", shows="torch"),
+        "quant": Refused(value="Q4_K_M"),
+        "tensor_parallel": Refused(value=2, neutral=[1]),
+        "devices": Honoured(value=[0], at="load.devices", shows=(0,)),
+        "device": Honoured(value="cpu", at="load.device"),
+        "dtype": Honoured(value="float16", at="load.dtype"),
     },
 )
 
@@ -398,7 +415,10 @@ UNLOAD = Request(
     path="/models/unload",
     struct=node.UnloadRequest,
     base={"model_id": "org/tiny"},
-    cases={"model_id": Honoured(value="org/tiny", at="answer.status", shows="unloaded")},
+    cases={
+        "model_id": Honoured(value="org/tiny", at="answer.status", shows="unloaded"),
+        "now": Honoured(value=True, at="unload.1"),
+    },
 )
 
 REQUESTS = (
@@ -412,6 +432,7 @@ REQUESTS = (
     DETOKENIZE,
     APPLY_TEMPLATE,
     LOAD,
+    PLAN,
     UNLOAD,
     DRAIN,
 )

@@ -21,8 +21,9 @@ async def create_embeddings(request: Request[None, None, State], node: NamedDepe
         record.model = wire.model
         prompts = embeddings.prompts(wire)
         record.embeds(prompts)
-        embedded = node.engine.embed(wire.model, prompts, record, **respond.asked_by(request))
-        found = await respond.unless_gone(request, embedded)
+        async with node.engine.hold(wire.model):
+            embedded = node.engine.embed(wire.model, prompts, record, **respond.asked_by(request))
+            found = await respond.unless_gone(request, embedded)
         answer = respond.json(embeddings.response(wire, found), headers=respond.ignored_header(unknown))
         record.embedded(found.prompt_tokens)
         return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 from litestar import Request, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
@@ -17,7 +18,7 @@ from neuron.daemon.projection import node as projection
 from neuron.daemon.routes import load_stream
 from neuron.errors import AlreadyLoaded, InvalidValue, ModelNotLoaded
 from neuron.wire.models import ModelList
-from neuron.wire.node import EndpointResponse, ModelSpec, StatusResponse, UnloadRequest
+from neuron.wire.node import EndpointResponse, ModelSpec, PlanRequest, StatusResponse, UnloadRequest
 
 NodeRequest = Request[None, None, State]
 
@@ -82,8 +83,8 @@ async def load_model(request: NodeRequest, node: NamedDependency[Node]) -> ASGIR
 @post("/models/plan", status_code=200)
 async def plan_load(request: NodeRequest, node: NamedDependency[Node]) -> ASGIResponse:
     """What a load would take and whether it fits, from headers alone."""
-    wire, unknown = await body.read(request, ModelSpec, body.NODE_BODY_BYTES)
-    spec = load_projection.load_spec(wire, node.host)
+    wire, unknown = await body.read(request, PlanRequest, body.NODE_BODY_BYTES)
+    spec = load_projection.load_spec(ModelSpec(**msgspec.structs.asdict(wire)), node.host)
     find = load_projection.find_over_http(wire.model_id, node.settings.model_roots)
     found = await respond.unless_gone(request, node.engine.plan(spec, find))
     return respond.json(load_projection.plan(found), headers=respond.ignored_header(unknown))

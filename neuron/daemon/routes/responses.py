@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from litestar import Request, get, post, route
 from litestar.datastructures import State
@@ -11,10 +12,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from neuron.daemon import body, conversation, respond
+from neuron.daemon import body, conversation, on_request, respond
 from neuron.daemon.node import Node
 from neuron.daemon.projection import constraints, responses
 from neuron.daemon.projection.responses_stream import ResponsesAnswer
+from neuron.daemon.record import Record
 from neuron.errors import InvalidValue, NeuronError, UnsupportedParameter
 from neuron.wire.responses import DeletedResponse, ResponsesRequest
 
@@ -31,14 +33,22 @@ async def create_response(request: NodeRequest, node: NamedDependency[Node]) -> 
     with respond.begin(request, node.requests) as record:
         wire, unknown = await body.read(request, ResponsesRequest, node.settings.max_body_bytes)
         record.model, record.stream = wire.model, bool(wire.stream)
-        model = node.engine.model(wire.model)
-        about = await conversation.of(wire, node.responses)
-        wanted = responses.generation(wire, about.items, record.request_id, model)
-        keep = None if about.store is None else about.keep
-        answer = ResponsesAnswer(wire, record.request_id, model.fingerprint if model else None, keep)
-        ignored = [*responses.ignored(wire, model), *unknown]
-        with constraints.blamed(responses.held(wire)), _of_input():
-            return await respond.generation(request, node.engine, wanted, answer, record, ignored)
+        rest = partial(_answer, request, node, wire, unknown, record)
+        return await on_request.answered(request, node, record, rest)
+
+
+async def _answer(
+    request: NodeRequest, node: Node, wire: ResponsesRequest, unknown: list[str], record: Record
+) -> ASGIResponse:
+    """Project, submit, respond."""
+    model = node.engine.model(wire.model)
+    about = await conversation.of(wire, node.responses)
+    wanted = responses.generation(wire, about.items, record.request_id, model)
+    keep = None if about.store is None else about.keep
+    answer = ResponsesAnswer(wire, record.request_id, model.fingerprint if model else None, keep)
+    ignored = [*responses.ignored(wire, model), *unknown]
+    with constraints.blamed(responses.held(wire)), _of_input():
+        return await respond.generation(request, node.engine, wanted, answer, record, ignored)
 
 
 @route("/v1/responses/{response_id:str}", http_method=["GET", "DELETE"], status_code=200)

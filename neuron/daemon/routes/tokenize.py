@@ -19,11 +19,14 @@ async def tokenize(request: Request[None, None, State], node: NamedDependency[No
     """Ids of a text or of a conversation."""
     asked, unknown = await body.read(request, wire.TokenizeRequest, node.settings.max_body_bytes)
     model_id = model_of(node, asked.model)
-    model = node.engine.model(model_id)
-    ids = await respond.unless_gone(request, node.engine.tokenize(model_id, projection.prompt(asked, model)))
-    answer = wire.TokenizeResponse(tokens=ids, count=len(ids), max_model_len=model.context if model else 0)
-    if asked.return_strs or asked.return_token_strs:
-        answer.token_strs = await respond.unless_gone(request, _pieces(node, model_id, ids))
+    async with node.engine.hold(model_id):
+        model = node.engine.model(model_id)
+        prompt = projection.prompt(asked, model)
+        ids = await respond.unless_gone(request, node.engine.tokenize(model_id, prompt))
+        context = model.context if model else 0
+        answer = wire.TokenizeResponse(tokens=ids, count=len(ids), max_model_len=context)
+        if asked.return_strs or asked.return_token_strs:
+            answer.token_strs = await respond.unless_gone(request, _pieces(node, model_id, ids))
     return respond.json(answer, headers=respond.ignored_header(unknown))
 
 
@@ -33,7 +36,9 @@ async def detokenize(request: Request[None, None, State], node: NamedDependency[
     asked, unknown = await body.read(request, wire.DetokenizeRequest, node.settings.max_body_bytes)
     text = ""
     if asked.tokens:
-        text = await node.engine.detokenize(model_of(node, asked.model), asked.tokens)
+        model_id = model_of(node, asked.model)
+        async with node.engine.hold(model_id):
+            text = await node.engine.detokenize(model_id, asked.tokens)
     answer = wire.DetokenizeResponse(prompt=text, content=text)
     return respond.json(answer, headers=respond.ignored_header(unknown))
 
@@ -43,8 +48,9 @@ async def apply_template(request: Request[None, None, State], node: NamedDepende
     """A conversation in the model's template, as text."""
     asked, unknown = await body.read(request, wire.ApplyTemplateRequest, node.settings.max_body_bytes)
     model_id = model_of(node, asked.model)
-    prompt = projection.conversation(asked, asked.messages, node.engine.model(model_id))
-    text = await node.engine.render(model_id, prompt)
+    async with node.engine.hold(model_id):
+        prompt = projection.conversation(asked, asked.messages, node.engine.model(model_id))
+        text = await node.engine.render(model_id, prompt)
     return respond.json(wire.ApplyTemplateResponse(prompt=text), headers=respond.ignored_header(unknown))
 
 
