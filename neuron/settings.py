@@ -132,10 +132,16 @@ class Settings:
         False, "Load a model of models or models_on_request when it is asked for.", "BOOL"
     )
     models_on_request: tuple[Reference, ...] = key(
-        (), "A model that is loaded when it is asked for first; repeat it.", "MODEL", flag="--model-on-request"
+        (),
+        "A model that is loaded when it is asked for first; repeat it.",
+        "MODEL",
+        flag="--model-on-request",
     )
     pinned: tuple[Name, ...] = key(
-        (), "Id of a model that only an unload by its name takes out of memory; repeat it.", "ID", flag="--pin"
+        (),
+        "Id of a model that only an unload by its name takes out of memory; repeat it.",
+        "ID",
+        flag="--pin",
     )
     response_store: Path | None = key(
         None,

@@ -96,7 +96,16 @@ def test_models_lists_only_what_answers_or_will(node: NodeServer) -> None:
         "limit": {"context": 2048, "output": 2048},
         "tool_call": True,
         "reasoning": True,
-"source": None,"quant": None,"dtype": "float32","device": None,"in_flight": 0,"queue_depth": 0,"tok_s_decode": 0.0,"idle_s": None,"ttl_s": None,"pinned": False,
+        "source": None,
+        "quant": None,
+        "dtype": "float32",
+        "device": None,
+        "in_flight": 0,
+        "queue_depth": 0,
+        "tok_s_decode": 0.0,
+        "idle_s": None,
+        "ttl_s": None,
+        "pinned": False,
     }
     assert len(node.get("/models?all=true")[2]) == 4
     assert len(node.get("/models?all=false")[2]) == 2
