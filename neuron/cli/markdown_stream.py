@@ -182,14 +182,14 @@ class MarkdownStream:
         from rich.table import Table
 
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-        for n, head in enumerate(rows[0]):
+        width = max(map(len, rows))
+        for n, head in enumerate([*rows[0], *[""] * (width - len(rows[0]))]):
             divider = dividers[n] if n < len(dividers) else ""
             table.add_column(
                 _text(head), justify="right" if divider.endswith(":") else "left", overflow="fold"
             )
         for row in rows[1:]:
-            cells = [_text(cell) for cell in row[: len(rows[0])]]
-            table.add_row(*cells)
+            table.add_row(*map(_text, row))
         self._print(table)
 
     def _print(self, what: object) -> None:

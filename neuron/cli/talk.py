@@ -46,14 +46,23 @@ class Talk:
         said = self.conversation.setup()
         resume(self.conversation, session)
         held = self.conversation.setup() if session.lines else []
-        self.conversation.record = session.append
+        self.conversation.record = self._record
         for line in said:
             if line not in held:
                 self.conversation.change(line)
 
     def _keep_in(self, session: Session) -> None:
         self._kept.change(session)
-        self.conversation.record = session.append
+        self.conversation.record = self._record
+
+    def _record(self, line: Line) -> None:
+        """Keep a line; where that fails the conversation goes on, and it is said each time."""
+        if self.session is None:
+            return
+        try:
+            self.session.append(line)
+        except OSError as e:
+            notice(f"not kept in the session {self.session.name}: {e.strerror}")
 
     def save_as(self, name: str) -> None:
         """Go on in a session of that name, which must be new."""
