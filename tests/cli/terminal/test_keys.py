@@ -125,7 +125,7 @@ def test_tab_completes_commands_models_settings_sessions_and_paths(
     (tmp_path / "sessions").mkdir()
     (tmp_path / "sessions" / "holiday.jsonl").write_text('{"neuron_chat":1}\n{"role":"user","content":"x"}\n')
     (tmp_path / "notes.md").write_text("")
-    with chat() as screen:
+    with chat(columns=200) as screen:
         screen.wait_prompt()
         for begun, expected in (
             ("/rege", "/regen"),
@@ -135,8 +135,12 @@ def test_tab_completes_commands_models_settings_sessions_and_paths(
             ("/load hol", "/load holiday"),
             (f"/save {tmp_path}/no", f"/save {tmp_path}/notes.md"),
         ):
-            screen.press(begun, "tab")
-            screen.until(lambda text=expected: text in screen.text.replace("\n", ""))  # type: ignore[misc]
+            screen.press(begun)
+            screen.wait_for(
+                expected.replace("/", " ").split()[-1]
+            )  # in the menu; until then Tab has no effect
+            screen.press("tab")
+            screen.until(lambda text=expected: text in screen.text)  # type: ignore[misc]
             screen.press("ctrl-c")
             screen.wait_prompt()
 
