@@ -143,7 +143,7 @@ def test_the_script_of_bash_is_clean() -> None:
 
 SHELLS = {
     "bash": ("--norc --noprofile -i", "source {completions}/neuron.bash"),
-    "zsh": ("-f -i", "fpath=({completions} $fpath); autoload -Uz compinit; compinit -u -d /dev/null"),
+    "zsh": ("-f -i", "fpath=({completions} $fpath); autoload -Uz compinit; compinit -u -D"),
 }
 LINES = {
     "neuron unl": "neuron unload",
