@@ -75,25 +75,25 @@ class Sandbox:
     node: NodeServer
     env: dict[str, str]
 
-    def run(self, line: str) -> None:
-        """As a person would, to its end."""
+    def run(self, line: str) -> str:
+        """As a person would, to its end; what it printed, where that is not for a terminal."""
         for pattern, prepared in BEFORE.items():
             if re.match(pattern, line):
                 for first in prepared:
                     self._end(first)
         if not re.match(LEAVES, line):
-            self._end(line)
-            return
+            return self._end(line)
         with process() as leaving:
             self.nodes(leaving.url)
-            self._end(line)
+            printed = self._end(line)
             assert leaving.end(10)[0] == 0
+            return printed
 
     def nodes(self, url: str) -> None:
         """Name the node ``gpu1``."""
         (self.folder.parent / "neuron" / "nodes.toml").write_text(f"[gpu1]\nurl = '{url}'\n")
 
-    def _end(self, line: str) -> None:
+    def _end(self, line: str) -> str:
         if re.match(CONVERSATIONS, line):
             self._converse(line)
         elif until := next((said for begin, said in FOREVER.items() if re.match(begin, line)), None):
@@ -104,6 +104,8 @@ class Sandbox:
             )
             assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
             assert "Traceback" not in done.stderr
+            return str(done.stdout)
+        return ""
 
     def _how(self) -> dict[str, object]:
         return {

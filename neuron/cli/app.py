@@ -105,6 +105,14 @@ def commands() -> Iterator[tuple[tuple[str, ...], ModuleType]]:
             yield (group, _last_name(module).removeprefix(f"{group}_")), module
 
 
+def command_of(words: tuple[str, ...]) -> Any:
+    """The parsed command of these words."""
+    command = program()
+    for word in words:
+        command = command.commands[word]
+    return command
+
+
 def _last_name(module: ModuleType) -> str:
     return module.__name__.rpartition(".")[2]
 

@@ -1,4 +1,4 @@
-"""Completions and manual pages, written from the application: ``python -m neuron.cli.generate``.
+"""Completions, manual pages and two documents, written from the application: ``python -m neuron.cli.generate``.
 
 A test compares what is committed with what this writes.
 """
@@ -21,7 +21,7 @@ AUTOLOADED = {"zsh": '[[ $zsh_eval_context[-1] == loadautofunc ]] && _neuron_com
 
 
 def main() -> None:
-    """Write every file under ``completions/`` and ``man/``."""
+    """Write each file."""
     for path, text in files():
         target = ROOT / path
         target.parent.mkdir(exist_ok=True)
@@ -34,6 +34,17 @@ def files() -> Iterator[tuple[str, str]]:
         yield f"completions/{name}", completion(shell)
     for name, text in pages():
         yield f"man/{name}", text
+    yield from _documents()
+
+
+def _documents() -> Iterator[tuple[str, str]]:
+    """What needs types and tables that the command line itself starts without."""
+    from neuron.cli import api_manual, handbook
+
+    yield "man/neuron-api.7", api_manual.page()
+    yield "docs/cli.md", handbook.handbook()
+    yield "docs/json.md", handbook.json_page()
+    yield "docs/cli.schema.json", handbook.schemas()
 
 
 def completion(shell: str) -> str:

@@ -40,7 +40,7 @@ def pages() -> Iterator[tuple[str, str]]:
             command = command.commands[word]
             context = Context(command, info_name=word, parent=context)
         name = "-".join(("neuron", *words))
-        see_also = _section("SEE ALSO", [r"\fBneuron\fR(1)"])
+        see_also = section("SEE ALSO", [r"\fBneuron\fR(1)"])
         yield f"{name}.1", _page(name, command, context, module.EXAMPLES, [see_also])
 
 
@@ -54,17 +54,18 @@ def _page(name: str, command: Any, context: Any, examples: Sequence[str], more: 
     summary, rest = _paragraphs(command.help)
     title = f'.TH {escape(name).upper()} 1 "" neuron "User Commands"'
     sections = [
-        _section("NAME", [f"{escape(name)} \\- {escape(summary.rstrip('.'))}"]),
-        _section("SYNOPSIS", [_synopsis(command, context)]),
-        _section("DESCRIPTION", [escape(summary), *rest]),
+        section("NAME", [f"{escape(name)} \\- {escape(summary.rstrip('.'))}"]),
+        section("SYNOPSIS", [_synopsis(command, context)]),
+        section("DESCRIPTION", [escape(summary), *rest]),
         *_parameters(command, context),
-        _section("EXAMPLES", [".nf", *map(escape, examples), ".fi"]),
+        section("EXAMPLES", [".nf", *map(escape, examples), ".fi"]),
         *more,
     ]
     return "\n".join([title, *sections]) + "\n"
 
 
-def _section(title: str, lines: Sequence[str]) -> str:
+def section(title: str, lines: Sequence[str]) -> str:
+    """A heading and what is below it."""
     return "\n".join([f'.SH "{title}"', *lines])
 
 
@@ -86,16 +87,17 @@ def _parameters(command: Any, context: Any) -> Iterator[str]:
             p.get_help_record(context) for p in command.get_params(context) if p.param_type_name == kind
         ]
         if records:
-            yield _section(title, _tagged((r for r in records if r), bold=True))
+            yield section(title, tagged((r for r in records if r), bold=True))
 
 
 def _program_sections(group: Any) -> Iterator[str]:
-    yield _section("COMMANDS", _tagged(_summaries(group), bold=True))
-    yield _section("EXIT STATUS", _tagged((str(code.value), text) for code, text in MEANINGS.items()))
-    yield _section("ENVIRONMENT", _tagged(ENVIRONMENT.items()))
-    yield _section("FILES", _tagged(FILES.items()))
+    yield section("COMMANDS", tagged(_summaries(group), bold=True))
+    yield section("EXIT STATUS", tagged((str(code.value), text) for code, text in MEANINGS.items()))
+    yield section("ENVIRONMENT", tagged(ENVIRONMENT.items()))
+    yield section("FILES", tagged(FILES.items()))
     names = ("-".join(("neuron", *words)) for words, _ in commands())
-    yield _section("SEE ALSO", [", ".join(rf"\fB{escape(name)}\fR(1)" for name in names)])
+    others = [rf"\fB{escape(name)}\fR(1)" for name in names]
+    yield section("SEE ALSO", [", ".join([*others, r"\fBneuron\-api\fR(7)"])])
 
 
 def _summaries(group: Any) -> Iterator[tuple[str, str]]:
@@ -107,7 +109,7 @@ def _summaries(group: Any) -> Iterator[tuple[str, str]]:
         yield " ".join(("neuron", *words)), command.get_short_help_str(200)
 
 
-def _tagged(records: Any, bold: bool = False) -> list[str]:
+def tagged(records: Any, bold: bool = False) -> list[str]:
     """Tagged paragraphs, ``term`` and text."""
     lines: list[str] = []
     for term, text in records:
