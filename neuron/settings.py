@@ -143,6 +143,12 @@ class Settings:
         "ID",
         flag="--pin",
     )
+    prefix_cache_mb: CountOrZero | None = key(
+        None,
+        "Memory for each model that keeps the cache of earlier prompts, for those that begin the same; 0: none.",
+        "MB",
+        unset="an eighth of the cache memory, at most 1,024",
+    )
     response_store: Path | None = key(
         None,
         "Folder in which /v1/responses are kept for previous_response_id; made if only its parent exists.",

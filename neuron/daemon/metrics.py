@@ -55,7 +55,8 @@ class Metrics:
         self._refused = self._counter(
             "requests_refused", "Requests that never were admitted", ("path", "code")
         )
-        self._prompt = self._counter("prompt_tokens", "Tokens of prompts that were computed", MODEL)
+        self._prompt = self._counter("prompt_tokens", "Tokens of prompts", MODEL)
+        self._cached = self._counter("prompt_tokens_cached", "Those whose cache was there already", MODEL)
         self._generated = self._counter("generated_tokens", "Tokens of answers", MODEL)
         self._gap = self._histogram(
             "inter_token_seconds", "Between two tokens of an answer", MODEL, TOKEN_BUCKETS_S
@@ -90,6 +91,7 @@ class Metrics:
             return
         self._ended.labels(*_kind(record), record.state, record.finish).inc()
         self._prompt.labels(*_model(record)).inc(record.prompt_tokens or 0)
+        self._cached.labels(*_model(record)).inc(record.used(lambda usage: usage.cached_tokens) or 0)
         self._observe_times(record)
 
     def refused(self, path: str, code: str) -> None:

@@ -100,6 +100,7 @@ class Answer:
         usage = Usage(
             prompt_tokens=len(self.sequence.prompt_ids),
             completion_tokens=self._n_tokens,
+            cached_tokens=self.sequence.n_cached,
             reasoning_tokens=self._n_reasoning,
         )
         return Finished(

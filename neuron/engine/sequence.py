@@ -41,6 +41,8 @@ class Sequence:
 
     cache: SequenceCache | None = None
     sampler: Sampler | None = None
+    n_cached: int = 0
+    """Tokens of the prompt whose keys and values were there already; 0 for a follower, whose leader counts them."""
     ids: list[int] = field(default_factory=list)
     """Generated ids, the ending one included."""
     submitted_s: float = field(default_factory=time.monotonic)

@@ -14,6 +14,7 @@ from neuron.engine.embedder import Embedder
 from neuron.engine.gate import Gate
 from neuron.engine.loaded import LoadedModel
 from neuron.engine.plan import FORCED_CACHE_TOKENS, KV_SHARE, MIN_CACHE_TOKENS, LoadPlan
+from neuron.engine.prefix import PrefixCache
 from neuron.engine.request import LoadSpec, Sampling
 from neuron.engine.worker import Deliver, Slot, Worker
 from neuron.errors import InsufficientMemory, InvalidModelFile, UnsupportedParameter
@@ -128,7 +129,7 @@ class TorchHarness:
             text=text,
             grammars=GrammarCompiler(text.tokenizer.inner.to_str(), arch.vocab_size, text.eos_ids),
             worker=self._worker(device),
-            slot=Slot(decoder, s.prefill_chunk_tokens, embedder),
+            slot=Slot(decoder, s.prefill_chunk_tokens, embedder, prefix_cache(s, budget)),
             gate=Gate(
                 max_in_flight=s.max_in_flight,
                 max_queue_depth=s.max_queue_depth,
@@ -222,6 +223,13 @@ def warm_up(model: Decoder | Encoder, max_in_flight: int) -> None:
     else:
         model.step([(model.new_cache(2), [0, 0], True)])
         model.capture(max_in_flight)
+
+
+def prefix_cache(settings: Settings, kv_budget_bytes: int) -> PrefixCache | None:
+    """Where beginnings of sequences are kept; if not said, an eighth of the cache memory and at most 1 GiB."""
+    if settings.prefix_cache_mb is None:
+        return PrefixCache(min(kv_budget_bytes // 8, 1 << 30))
+    return PrefixCache(settings.prefix_cache_mb << 20) if settings.prefix_cache_mb else None
 
 
 def fingerprint(device: torch.device, dtype: torch.dtype) -> str:

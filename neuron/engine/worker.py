@@ -12,6 +12,7 @@ import torch
 
 from neuron.engine.embedder import Embedder
 from neuron.engine.meter import Meter
+from neuron.engine.prefix import PrefixCache
 from neuron.engine.scheduler import Scheduler
 from neuron.engine.sequence import Output, Sequence
 from neuron.engine.step import begin, run_step
@@ -28,7 +29,15 @@ Job = Callable[[], None]
 class Slot:
     """A model on the device and its running sequences."""
 
-    def __init__(self, decoder: Decoder | None, chunk_tokens: int, embedder: Embedder | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Decoder | None,
+        chunk_tokens: int,
+        embedder: Embedder | None = None,
+        prefixes: PrefixCache | None = None,
+    ) -> None:
+        self.prefixes = prefixes
+        """None: nothing is kept of a sequence that has ended."""
         self.decoder = decoder
         """None for a model that only embeds."""
         self.embedder = embedder
@@ -78,7 +87,7 @@ class Worker:
 
         def drop() -> None:
             self._slots.remove(slot)
-            slot.decoder = slot.embedder = None
+            slot.decoder = slot.embedder = slot.prefixes = None
             done()
 
         self._jobs.put(drop)
@@ -98,9 +107,10 @@ class Worker:
         if self._n_threads:
             torch.set_num_threads(self._n_threads)
         while not self._stopping:
+            for slot in self._slots:  # before new work, which may go on from what was left
+                self._end_cancelled(slot)
             self._take_jobs()
             for slot in self._slots:
-                self._end_cancelled(slot)
                 self._step(slot)
 
     def _take_jobs(self) -> None:
@@ -114,8 +124,9 @@ class Worker:
         try:
             begin(sequence, slot.decoder)
         except NeuronError as e:
-            self._deliver([self._ended(Output(sequence, is_end=True, error=e))])
+            self._deliver([self._ended(slot, Output(sequence, is_end=True, error=e))])
             return
+        _reuse(slot, sequence)
         slot.scheduler.running.append(sequence)
         self._deliver([Output(sequence)])
 
@@ -147,11 +158,30 @@ class Worker:
         if ended or started:
             slot.scheduler.running = [s for s in (*running, *started) if s not in ended]
         if outputs:
-            self._deliver([self._ended(o) if o.is_end else o for o in outputs])
+            self._deliver([self._ended(slot, o) if o.is_end else o for o in outputs])
 
     @staticmethod
-    def _ended(output: Output) -> Output:
-        """Give back what the sequence held."""
+    def _ended(slot: Slot, output: Output) -> Output:
+        """Give back what the sequence held, and keep what it computed for prompts that begin the same."""
+        if output.error is None:
+            _keep(slot, output.sequence)
         output.sequence.cache = output.sequence.sampler = None
         output.sequence.ended_s = time.monotonic()
         return output
+
+
+def _reuse(slot: Slot, sequence: Sequence) -> None:
+    """Take over what is known of the prompt, but for its last token, whose logits are wanted."""
+    if slot.prefixes is not None and sequence.cache is not None:
+        owner, known = sequence.generation.principal, sequence.prompt_ids[:-1]
+        sequence.n_cached = slot.prefixes.fill(owner, known, sequence.cache)
+
+
+def _keep(slot: Slot, sequence: Sequence) -> None:
+    if slot.prefixes is None or sequence.cache is None:
+        return
+    try:
+        ids = [*sequence.prompt_ids, *sequence.ids]
+        slot.prefixes.keep(sequence.generation.principal, ids, sequence.cache)
+    except (RuntimeError, MemoryError) as e:  # no memory for a copy: the answer is done, nothing is lost
+        event(log, "prefix not kept", level=logging.WARNING, cause=str(e)[:200])

@@ -34,6 +34,16 @@ class SequenceCache:
         self.data[:, :, :, : other.length] = other.data[:, :, :, : other.length]
         self.length = other.length
 
+    def part(self, start: int, end: int) -> Tensor:
+        """A copy of the tokens from ``start`` to ``end``: [layers, 2, K, end - start, D]."""
+        return self.data[:, :, :, start:end].clone()
+
+    def extend(self, data: Tensor) -> None:
+        """Take over tokens [layers, 2, K, n, D] behind what is there, which must fit."""
+        end = self.length + data.shape[3]
+        self.data[:, :, :, self.length : end] = data
+        self.length = end
+
     def truncate(self, length: int) -> None:
         """Forget every token from ``length`` on."""
         self.length = min(self.length, length)

@@ -403,4 +403,5 @@ def test_a_control_token_that_a_message_spells_is_text(tiny: NodeProcess) -> Non
     plain = tiny.post("/tokenize", {"messages": [{"role": "user", "content": "a"}]}).json()
     assert spelled["tokens"].count(2) == plain["tokens"].count(2)
     counted = tiny.post("/v1/messages/count_tokens", {"model": "tiny", "messages": HELLO}).json()
-    assert counted["input_tokens"] == MESSAGES.whole(tiny)["usage"]["input_tokens"]
+    usage = MESSAGES.whole(tiny)["usage"]
+    assert counted["input_tokens"] == usage["input_tokens"] + usage["cache_read_input_tokens"]
