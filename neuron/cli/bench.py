@@ -90,7 +90,7 @@ def run(
             warmup=warmup,
         )
         report = _measured(server, plan)
-    (_show_json if json else _show)(report)
+    (_show_json if json else show)(report)
     _end(report)
 
 
@@ -174,7 +174,8 @@ def _show_json(report: Report) -> None:
     show_json(report)
 
 
-def _show(report: Report) -> None:
+def show(report: Report) -> None:
+    """A table of the levels, bars, and what failed."""
     from neuron.cli.render import show_table
     from neuron.cli.terminal_text import one_line
 

@@ -18,7 +18,6 @@ from neuron.cli.watch import BLOCKS, sparkline
 from neuron.engine.status import Activation, DecodeStatus, LoadFigures
 from tests.support.cli import PROGRAM, environment, free_port, neuron
 from tests.support.node_server import NodeServer, node_server
-from tests.support.screens import FOLDER, screens
 
 
 class Terminal:
@@ -250,8 +249,3 @@ def test_nobody_there_is_critical() -> None:
 )
 def test_a_sparkline(values: list[float], width: int, top: float | None, drawn: str) -> None:
     assert sparkline(values, width, top) == drawn
-
-
-def test_the_screens_in_the_documents_are_up_to_date() -> None:
-    for name, text in screens():
-        assert (FOLDER / name).read_text(encoding="utf-8") == text, "run: python -m tests.support.screens"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from neuron.cli.chat_commands import KEYS, help_lines
 from neuron.cli.chat_settings import SETTINGS
-from tests.support.screens import CHAT, chat_screen
 
 PAGE = (Path(__file__).parents[3] / "docs" / "chat.md").read_text(encoding="utf-8")
 
@@ -21,7 +20,3 @@ def test_the_tables_are_those_of_the_program() -> None:
     assert rows("| key | what it does |") == list(KEYS.items())
     assert rows("| command | what it does |") == list(help_lines())
     assert rows("| key | takes |") == [(key, setting.takes) for key, setting in SETTINGS.items()]
-
-
-def test_the_screen_is_current() -> None:
-    assert CHAT.read_text(encoding="utf-8") == chat_screen(), "run: python -m tests.support.screens"
