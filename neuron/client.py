@@ -12,8 +12,9 @@ import httpx
 import msgspec
 
 from neuron.errors import AlreadyLoaded, NeuronError, NodeAnsweredError, NodeUnreachable, StreamCut
-from neuron.node_url import is_loopback
+from neuron.node_url import http_base
 from neuron.nodes import Place, place
+from neuron.transport import TLS_HINT, tls_failure, transport
 from neuron.wire.chat import ChatCompletionChunk, ChatCompletionRequest, CompletionUsage, StreamOptions
 from neuron.wire.event_stream import ServerEvent, read_events
 from neuron.wire.node import (
@@ -86,12 +87,12 @@ class NodeClient:
     ) -> None:
         self._place = node if isinstance(node, Place) else place(node)
         self.url = self._place.url
+        self._base = http_base(self.url)
         self._stream_timeout = httpx.Timeout(silence_s, connect=connect_s)
         # A redirect is not followed, so the key goes to this node and nowhere else.
-        # A proxy from the environment can't reach this machine's own loopback address.
         self._http = httpx.Client(
+            transport=transport(self.url),
             timeout=httpx.Timeout(answer_s, connect=connect_s),
-            trust_env=not is_loopback(self.url),
             headers={"Authorization": f"Bearer {self._place.key}"} if self._place.key else {},
         )
 
@@ -112,7 +113,7 @@ class NodeClient:
     def health(self) -> Health:
         """The node as it is now; a stalled one answers too."""
         with self._failures():
-            response = self._http.get(self.url + "/health")
+            response = self._http.get(self._base + "/health")
         stalled = response.status_code == STALLED
         return Health(self._body(response, HealthResponse, frozenset({200, STALLED})), stalled)
 
@@ -140,7 +141,7 @@ class NodeClient:
     def ready(self) -> bool:
         """Whether it takes new work."""
         with self._failures():
-            response = self._http.get(self.url + "/ready")
+            response = self._http.get(self._base + "/ready")
         return self._body(response, ReadyResponse, frozenset({200, STALLED})).ready
 
     def drain(self, timeout_s: float | None) -> DrainResponse:
@@ -223,12 +224,12 @@ class NodeClient:
 
     def _get(self, path: str, kind: type[T]) -> T:
         with self._failures():
-            response = self._http.get(self.url + path)
+            response = self._http.get(self._base + path)
         return self._body(response, kind, frozenset({200}))
 
     def _post(self, path: str, body: msgspec.Struct, kind: type[T]) -> T:
         with self._failures():
-            response = self._http.post(self.url + path, content=msgspec.json.encode(body), headers=_JSON)
+            response = self._http.post(self._base + path, content=msgspec.json.encode(body), headers=_JSON)
         return self._body(response, kind, frozenset({200, 202}))
 
     def _body(self, response: httpx.Response, kind: type[T], statuses: frozenset[int]) -> T:
@@ -244,7 +245,7 @@ class NodeClient:
         headers = {**_JSON, "Accept": "text/event-stream"}
         with self._failures():
             request = self._http.build_request(
-                method, self.url + path, content=content, headers=headers, timeout=self._stream_timeout
+                method, self._base + path, content=content, headers=headers, timeout=self._stream_timeout
             )
             response = self._http.send(request, stream=True)
         try:
@@ -269,6 +270,8 @@ class NodeClient:
         try:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as e:
+            if reason := tls_failure(e):
+                raise NodeUnreachable(f"no TLS with {self.url}: {reason}", hint=TLS_HINT) from e
             raise NodeUnreachable(
                 f"no node answers at {self.url}",
                 hint="start one there: neuron serve; or name another: --host",

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 from neuron.errors import ConfigError
+from neuron.log_queue import QueuedHandler
 
 MAX_FIELD_CHARS = 2048
 LEVELS = ("debug", "info", "warning", "error")
-FORMATS = ("auto", "text", "json")
+FORMATS = ("auto", "text", "json", "journal")
+PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+"""Syslog's, which a journal reads at the begin of a line."""
+QUIET = ("uvicorn", "httpx", "httpcore", "asyncio", "huggingface_hub")
+"""Loggers of libraries that say little unless everything is wanted."""
 _FIELDS = "neuron_fields"
 
 
@@ -33,23 +39,59 @@ def event(
         log.log(level, "%s", name, exc_info=fault, extra={_FIELDS: said})
 
 
-def setup(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
-    """Send every logger of the process to ``stream`` (stderr), in one form. Raises `ConfigError`."""
-    _one_of("log_level", level, LEVELS)
+def setup(
+    level: str = "info", form: str = "auto", stream: TextIO | None = None, *, queued: bool = False
+) -> None:
+    """Send every logger of the process to ``stream`` (stderr), in one form. Raises `ConfigError`.
+
+    ``queued``: a thread writes, so that a stream which nobody reads holds up nothing but itself.
+    """
     _one_of("log_format", form, FORMATS)
     stream = stream or sys.stderr
-    as_text = form == "text" or (form == "auto" and stream.isatty())
-    handler = logging.StreamHandler(stream)
-    handler.setLevel(level.upper())
-    handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
+    handler = QueuedHandler(stream, _tell_loss) if queued else logging.StreamHandler(stream)
+    handler.setFormatter(FORMATTERS[_fitting(stream) if form == "auto" else form]())
+    logging.getLogger().handlers[:] = [handler]
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """What is written from now on. Raises `ConfigError`."""
+    _one_of("log_level", level, LEVELS)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    for handler in root.handlers:
+        handler.setLevel(level.upper())
     root.setLevel(level.upper())
     # our own events reach every handler from info up: a node tells of them whatever its log shows
     logging.getLogger("neuron").setLevel(min(root.level, logging.INFO))
     quiet = logging.DEBUG if level == "debug" else logging.WARNING
-    for name in ("uvicorn", "httpx", "httpcore", "asyncio", "huggingface_hub"):
+    for name in QUIET:
         logging.getLogger(name).setLevel(quiet)
+
+
+def flush() -> None:
+    """Give lines that wait a moment to be written, before the process ends."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
+def _tell_loss(lines: int) -> None:
+    event(logging.getLogger(__name__), "log lines dropped", level=logging.WARNING, lines=lines)
+
+
+def _fitting(stream: TextIO) -> str:
+    """Text for a terminal, priorities for a journal, JSON otherwise."""
+    if stream.isatty():
+        return "text"
+    return "journal" if _is_journal(stream) else "json"
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """``JOURNAL_STREAM`` names the device and the inode of what a service manager gave as stderr."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def silence() -> None:
@@ -81,10 +123,30 @@ class TextFormatter(logging.Formatter):
         """The line; a traceback follows on lines of its own, each indented."""
         clock = self.formatTime(record, "%H:%M:%S")
         line = text_line(clock, record.levelname.lower(), record.getMessage(), _fields(record))
-        if record.exc_info:
-            trace = self.formatException(record.exc_info)
-            line += "".join(f"\n    {escaped(part)}" for part in trace.split("\n"))
-        return line
+        return line + self.trace(record)
+
+    def trace(self, record: logging.LogRecord) -> str:
+        """The lines of a traceback, if there is one."""
+        if not record.exc_info:
+            return ""
+        return "".join(f"\n    {escaped(part)}" for part in self.formatException(record.exc_info).split("\n"))
+
+
+class JournalFormatter(TextFormatter):
+    """``<N>event key=value …``: a priority on every line, no clock, which a journal has itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and those of a traceback."""
+        text = said(record.getMessage(), _fields(record)) + self.trace(record)
+        priority = f"<{PRIORITIES[record.levelname]}>"
+        return "\n".join(priority + line for line in text.split("\n"))
+
+
+FORMATTERS: dict[str, type[logging.Formatter]] = {
+    "text": TextFormatter,
+    "json": JsonFormatter,
+    "journal": JournalFormatter,
+}
 
 
 def as_line(record: logging.LogRecord) -> dict[str, Any]:
@@ -99,8 +161,13 @@ def as_line(record: logging.LogRecord) -> dict[str, Any]:
 
 def text_line(clock: str, level: str, name: str, fields: Mapping[str, Any]) -> str:
     """``time level event key=value …``, with nothing in it that could act on a terminal."""
-    said = " ".join(f"{escaped(key)}={_text_value(value)}" for key, value in fields.items())
-    return f"{clock} {level:7} {escaped(_bounded(name))} {said}".rstrip()
+    return f"{clock} {level:7} {said(name, fields)}"
+
+
+def said(name: str, fields: Mapping[str, Any]) -> str:
+    """``event key=value …`` in one line."""
+    pairs = " ".join(f"{escaped(key)}={_text_value(value)}" for key, value in fields.items())
+    return f"{escaped(_bounded(name))} {pairs}".rstrip()
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from urllib.parse import SplitResult, urlsplit
 from neuron.errors import UsageError
 from neuron.settings import DEFAULT_PORT
 
+UNIX = "unix://"
 LOCAL_NODE = f"http://127.0.0.1:{DEFAULT_PORT}"
 
 
 def node_url(text: str | None) -> str:
-    """``host``, ``host:port``, an IPv6 address or a URL, as a URL without a slash at its end.
+    """``host``, ``host:port``, an IPv6 address, a URL or ``unix:///PATH``, as a URL without a slash at its end.
 
     A port that is not said is the node's own for a bare host, and the scheme's for a URL. None is the local node.
 
@@ -21,6 +22,8 @@ def node_url(text: str | None) -> str:
     """
     if text is None:
         return LOCAL_NODE
+    if text.startswith(UNIX):
+        return _unix(text)
     bare = "://" not in text
     parts = _split(f"http://{_bracketed(text)}" if bare else text, text)
     port = parts.port or (DEFAULT_PORT if bare else None)
@@ -28,8 +31,20 @@ def node_url(text: str | None) -> str:
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
 
 
+def socket_path(url: str) -> str | None:
+    """The path of a node that listens on a Unix socket; None for every other URL."""
+    return url.removeprefix(UNIX) if url.startswith(UNIX) else None
+
+
+def http_base(url: str) -> str:
+    """What requests to a node begin with; through a Unix socket the host is a mere word."""
+    return "http://localhost" if url.startswith(UNIX) else url
+
+
 def is_loopback(url: str) -> bool:
-    """The URL names this machine's loopback address."""
+    """The URL names this machine's loopback address, or a socket of its file system."""
+    if url.startswith(UNIX):
+        return True
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -42,6 +57,13 @@ def _bracketed(text: str) -> str:
     return f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text
 
 
+def _unix(text: str) -> str:
+    path = text.removeprefix(UNIX)
+    if not path.startswith("/") or not path.isprintable():
+        raise UsageError(f"{text!r} is not a Unix socket", hint="write unix:///PATH, with three slashes")
+    return text.rstrip("/")
+
+
 def _split(url: str, text: str) -> SplitResult:
     try:
         parts = urlsplit(url)
@@ -50,6 +72,7 @@ def _split(url: str, text: str) -> SplitResult:
         plain = None
     if not plain or parts.scheme not in ("http", "https") or not text.isprintable() or " " in text:
         raise UsageError(
-            f"{text!r} is not the address of a node", hint="write HOST, HOST:PORT or a URL: --host gpu1:13131"
+            f"{text!r} is not the address of a node",
+            hint="write HOST, HOST:PORT, a URL or unix:///PATH: --host gpu1:13131",
         )
     return parts

@@ -24,7 +24,9 @@ Url = Annotated[
 LogLevel = Annotated[
     str, Meta(pattern="^(debug|info|warning|error)$", description="one of debug, info, warning, error")
 ]
-LogFormat = Annotated[str, Meta(pattern="^(auto|text|json)$", description="one of auto, text, json")]
+LogFormat = Annotated[
+    str, Meta(pattern="^(auto|text|json|journal)$", description="one of auto, text, json, journal")
+]
 Name = Annotated[str, Meta(pattern=r"^\S+$", description="a name without spaces")]
 Reference = Annotated[str, Meta(min_length=1, description="a model reference")]
 

@@ -14,6 +14,8 @@ from msgspec import Meta
 
 from neuron.errors import ConfigError, NeuronError, UsageError
 from neuron.setting import (
+    FILE,
+    NEW_FILE,
     NEW_FOLDER,
     READ_LATER,
     About,
@@ -79,6 +81,17 @@ class Settings:
 
     bind: Name = key("127.0.0.1", "Address to listen on.", "ADDRESS")
     port: Port = key(DEFAULT_PORT, "Port to listen on; 0 takes a free one.", "N")
+    uds: Path | None = key(None, "Unix socket to listen on instead of an address.", "FILE", path=NEW_FILE)
+    tls_cert: Path | None = key(
+        None,
+        "Certificate of the node and those between it and its authority, PEM.",
+        "FILE",
+        path=FILE,
+        reloads=True,
+    )
+    tls_key: Path | None = key(
+        None, "Key of the certificate, PEM, without a passphrase.", "FILE", path=FILE, reloads=True
+    )
     insecure: bool = key(False, "Allow an address beyond loopback although no keys are configured.", "BOOL")
     keys_file: Path | None = key(
         None,
@@ -86,6 +99,7 @@ class Settings:
         "FILE",
         unset="keys.toml in the state folder, if it exists",
         path=READ_LATER,
+        reloads=True,
     )
     public_url: Url | None = key(None, "How others reach this node.", "URL", unset="http://localhost:PORT")
     allowed_hosts: tuple[Name, ...] = key(
@@ -93,7 +107,11 @@ class Settings:
     )
     models: tuple[Reference, ...] = key((), "Models to load at start.", "MODEL", flag="MODEL")
     model_roots: tuple[Path, ...] = key(
-        (), "Let paths in this folder be loaded over HTTP; repeat it.", "FOLDER", flag="--model-root"
+        (),
+        "Let paths in this folder be loaded over HTTP; repeat it.",
+        "FOLDER",
+        flag="--model-root",
+        reloads=True,
     )
     harnesses: tuple[Name, ...] = key(
         ("torch",),
@@ -113,7 +131,7 @@ class Settings:
     )
     queue_timeout_s: Seconds = key(120.0, "Longest wait in the queue.", "SECONDS", reloads=True)
     max_per_principal: Count | None = key(
-        None, "Answers of one caller that may run and wait on one model.", "N", unset="no bound"
+        None, "Answers of one caller that may run and wait on one model.", "N", unset="no bound", reloads=True
     )
     prefill_chunk_tokens: Count = key(256, "Prompt tokens computed between two decode steps.", "TOKENS")
     kv_budget_mb: Count | None = key(
@@ -170,7 +188,11 @@ class Settings:
     )
     max_body_bytes: Count = key(8 << 20, "Largest body of a generation request.", "BYTES", reloads=True)
     log_level: LogLevel = key("info", "debug, info, warning or error.", "LEVEL", reloads=True)
-    log_format: LogFormat = key("auto", "text, json, or auto: text on a terminal, JSON otherwise.", "FORMAT")
+    log_format: LogFormat = key(
+        "auto",
+        "text, json, journal, or auto: text on a terminal, journal under systemd, else JSON.",
+        "FORMAT",
+    )
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each value that is no default was said: ``--port``, ``NEURON_PORT``, ``/etc/neuron.toml:3``."""
 

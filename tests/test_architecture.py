@@ -22,6 +22,9 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "neuron").rglob("*.py"))
 
 LEAVES = {
+    "address",
+    "holder",
+    "tls",
     "errors",
     "progress",
     "files",
@@ -31,6 +34,7 @@ LEAVES = {
     "key_file",
     "keys",
     "log",
+    "log_queue",
     "node_url",
     "nodes",
     "nvml",
@@ -46,8 +50,9 @@ ALLOWED = {
     "wire": LEAVES,
     "sources": LEAVES,
     "engine": LEAVES | {"model", "text"},
-    "client": LEAVES | {"wire"},
-    "bench": LEAVES | {"wire"},
+    "transport": LEAVES,
+    "client": LEAVES | {"transport", "wire"},
+    "bench": LEAVES | {"transport", "wire"},
     "cli": LEAVES | {"bench", "client", "wire", "sources"},
     "daemon": LEAVES | {"engine", "wire", "sources"},
 }
@@ -61,7 +66,7 @@ RUNS_A_NODE = {
 
 OWNERS = {
     "h11": {"daemon"},
-    "httpx": {"client", "bench"},
+    "httpx": {"client", "transport", "bench"},
     "huggingface_hub": {"sources"},
     "jinja2": {"text"},
     "litestar": {"daemon"},

@@ -16,7 +16,8 @@ import httpx
 import msgspec
 
 from neuron.errors import NeuronError, NodeAnsweredError, NodeUnreachable, StreamCut
-from neuron.node_url import is_loopback
+from neuron.node_url import UNIX
+from neuron.transport import TLS_HINT, tls_failure, transport
 from neuron.wire.event_stream import ServerEvent, read_events
 
 CONNECT_S, SILENCE_S = 10.0, 300.0
@@ -81,6 +82,7 @@ class Server:
     """A server by the URL under which ``/chat/completions`` lies. Several threads may ask at once.
 
     Args:
+        uds: the Unix socket of a node; ``base_url`` is then a mere name.
         places: connections that are kept.
         clock: seconds.
     """
@@ -89,19 +91,22 @@ class Server:
         self,
         base_url: str,
         *,
+        uds: str | None = None,
         key: str | None = None,
         places: int = 1,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.url = base_url.rstrip("/")
+        self._base = "http://localhost/v1" if uds else self.url
         self.form = FORMS[0]
         self.stopped = threading.Event()
         self._clock = clock
+        limits = httpx.Limits(max_connections=places, max_keepalive_connections=places)
         self._http = httpx.Client(
+            transport=transport(f"{UNIX}{uds}" if uds else self.url, limits),
             timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            limits=httpx.Limits(max_connections=places, max_keepalive_connections=places),
-            trust_env=not is_loopback(self.url),
+            limits=limits,
         )
 
     def models(self) -> list[str]:
@@ -111,7 +116,7 @@ class Server:
             NeuronError: as `ask`.
         """
         with self._failures(streaming=False):
-            response = self._http.get(f"{self.url}/models")
+            response = self._http.get(f"{self._base}/models")
             if response.status_code != 200:
                 raise _refusal(response)
         try:
@@ -161,7 +166,7 @@ class Server:
 
     @contextmanager
     def _post(self, body: dict[str, Any]) -> Iterator[httpx.Response]:
-        with self._http.stream("POST", f"{self.url}/chat/completions", json=body) as response:
+        with self._http.stream("POST", f"{self._base}/chat/completions", json=body) as response:
             yield response
 
     def _read(self, events: Iterator[ServerEvent], answer: Answer, began_s: float) -> None:
@@ -197,6 +202,8 @@ class Server:
         try:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as e:
+            if reason := tls_failure(e):
+                raise NodeUnreachable(f"no TLS with {self.url}: {reason}", hint=TLS_HINT) from e
             raise NodeUnreachable(
                 f"nobody answers at {self.url}", hint="is it running, and is that its URL?"
             ) from e

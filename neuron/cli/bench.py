@@ -116,11 +116,11 @@ def _refuse_two_servers(context: typer.Context, url: str | None) -> None:
 def _server(url: str | None, host: str | None, places: int) -> Iterator[Server]:
     from neuron import nodes
     from neuron.bench.answer import Server
-    from neuron.node_url import node_url
+    from neuron.node_url import node_url, socket_path
 
     if url is None:
         node = nodes.place(host or None)
-        yield Server(f"{node.url}/v1", key=node.key, places=places)
+        yield Server(f"{node.url}/v1", uds=socket_path(node.url), key=node.key, places=places)
         return
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"--url: {url!r} is no URL", hint="write --url https://HOST/v1")

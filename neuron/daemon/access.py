@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from neuron import keys
 from neuron.daemon.operations import OPERATIONS, Operation
-from neuron.errors import ConfigError, InsufficientScope, InvalidApiKey, NeuronError
+from neuron.errors import ConfigError, InsufficientScope, InvalidApiKey
 from neuron.keys import ANONYMOUS, Key, Keyring, Scope
 from neuron.log import event
 from neuron.settings import Settings
@@ -55,22 +55,15 @@ class Access:
             )
         return Caller() if key is None else self._caller(key)
 
-    def reload(self, settings: Settings) -> None:
-        """Take the files again. What can't be read leaves the keys as they are, and the log says so."""
-        try:
-            self.ring = _not_fewer(keys.load(settings.keys_file, os.environ), self.ring)
-        except NeuronError as error:
-            event(
-                log,
-                "keys not reloaded",
-                level=logging.ERROR,
-                cause=error.message,
-                hint=error.hint,
-                keys=_count(self.ring),
-            )
-            return
-        self._settings = settings
-        event(log, "keys reloaded", keys=_count(self.ring))
+    def reload(self, settings: Settings) -> Callable[[], None]:
+        """Read the files again; what comes back puts the keys into force. Raises what can't be read."""
+        ring = _not_fewer(keys.load(settings.keys_file, os.environ), self.ring)
+
+        def take() -> None:
+            self.ring, self._settings = ring, settings
+            event(log, "keys reloaded", keys=_count(ring))
+
+        return take
 
     def _known(self, ring: Keyring, headers: Headers) -> Key | None:
         found = (ring.find(secret) for secret in credentials(headers))

@@ -87,12 +87,12 @@ def create_app(
     *,
     host: hardware.Host,
     readings: Readings | None = None,
-    port: int | None = None,
+    url: str | None = None,
     access: Access | None = None,
 ) -> Litestar:
     """The ASGI application over ``engine``, which the caller starts and closes.
 
-    ``port`` is the one that is listened on, where that is not the settings' (0 takes a free one);
+    ``url`` is where applications of this host reach the node, where the settings don't tell (as with port 0);
     without ``access`` no key is asked for.
     """
     readings = readings or Readings(hardware.read_gpus, hardware.read_cpu)
@@ -104,7 +104,7 @@ def create_app(
         settings=settings,
         host=host,
         readings=readings,
-        port=port or settings.port,
+        url=url or f"http://localhost:{settings.port}",
         requests=Requests(kept=settings.requests_kept, texts=settings.log_prompts, observers=(counted,)),
         metrics=counted,
         events=told,

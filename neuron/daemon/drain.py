@@ -10,11 +10,12 @@ class Drain:
 
     def __init__(self, timeout_s: float) -> None:
         self.asked = asyncio.Event()
+        self.default_s = timeout_s
         self.timeout_s = timeout_s
         """How long work that was admitted may go on."""
 
     def ask(self, timeout_s: float | None) -> None:
         """Begin, with another time than the settings' if one is said."""
         if not self.asked.is_set():
-            self.timeout_s = self.timeout_s if timeout_s is None else timeout_s
+            self.timeout_s = self.default_s if timeout_s is None else timeout_s
             self.asked.set()

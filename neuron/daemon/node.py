@@ -20,15 +20,17 @@ from neuron.hardware import Host
 from neuron.settings import Settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Node:
     """Handed to handlers as the dependency ``node``."""
 
     engine: EngineApi
     settings: Settings
+    """Those in force; `take` exchanges them."""
     host: Host
     readings: Readings
-    port: int
+    url: str
+    """Where applications of this host reach it."""
     requests: Requests
     metrics: Metrics
     events: Events
@@ -38,6 +40,12 @@ class Node:
     began_s: float = field(default_factory=time.monotonic)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     """Loads that outlive their request; a task that nobody holds may be collected."""
+
+    def take(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        self.settings = settings
+        self.drain.default_s = settings.drain_s
+        self.engine.configure(settings)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work`` whatever becomes of the caller."""

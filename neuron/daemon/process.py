@@ -8,7 +8,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import uvicorn
 from litestar import Litestar
@@ -16,14 +17,19 @@ from litestar import Litestar
 from neuron import hardware
 from neuron.daemon.access import Access
 from neuron.daemon.app import create_app
+from neuron.daemon.listen import local_name, url_of
 from neuron.daemon.node import Node
+from neuron.daemon.notify import Notify
 from neuron.daemon.projection.load import activations, on_request
 from neuron.daemon.protocol import DeadlineProtocol
-from neuron.daemon.server import url_of
+from neuron.daemon.reload import Listener, Reload, Take, takes
+from neuron.daemon.supervision import Supervision
 from neuron.engine.api import EngineApi
+from neuron.errors import ConfigError
 from neuron.keys import Keyring
-from neuron.log import event
+from neuron.log import event, set_level
 from neuron.settings import Settings
+from neuron.tls import server_context, take_files
 
 log = logging.getLogger(__name__)
 
@@ -52,40 +58,91 @@ class Server(uvicorn.Server):
 
 async def run(
     settings: Settings,
-    sock: socket.socket,
+    socks: Sequence[socket.socket],
+    *,
     keys: Keyring | None,
     engine: EngineApi | None,
+    tls: ssl.SSLContext | None,
+    read_again: Callable[[], Settings],
+    notify: Notify,
     on_listening: Callable[[str], None],
 ) -> int:
-    """Serve on ``sock`` until a signal; the exit code."""
+    """Serve on the sockets until a signal; the exit code."""
     offered = on_request(settings)
     stop = _stop_on_signal()
     engine = engine or _real_engine(settings)
     host = await asyncio.to_thread(hardware.discover)
-    access = Access(settings, keys)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, access.reload, settings)
-    app = create_app(engine, settings, host=host, port=sock.getsockname()[1], access=access)
-    server = Server(config_of(app))
-    serving = asyncio.create_task(server.serve(sockets=[sock]))
+    access, reload = Access(settings, keys), Reload(settings, read_again)
+    urls = [url_of(sock, "https" if tls else "http") for sock in socks]
+    app = create_app(engine, settings, host=host, url=local_name(urls[0]), access=access)
+    node: Node = app.state.node
+    reload.listeners += listeners(access, node, tls)
+    server = Server(config_of(app, tls))
+    serving = asyncio.create_task(server.serve(sockets=list(socks)))
     await server.until_started(serving)
-    event(log, "listening", url=url_of(sock))
+    for url in urls:
+        event(log, "listening", url=url)
     _say_if_open(settings, keys)
-    on_listening(url_of(sock))
+    notify.say(READY=1)
+    on_listening(urls[0])
     await engine.start()
     engine.offer(offered)
     engine.activate(activations(settings.models))
-    node: Node = app.state.node
+    supervision = Supervision(notify, engine.status)
+    watching = asyncio.create_task(supervision.run())
+    _reload_on_signal(node, reload, notify, supervision)
     stopped = await _until_stopped((stop, node.drain.asked), serving)
+    supervision.drain()
     if node.drain.asked.is_set() and not stop.is_set():
         await _drain_as_asked(engine, node.drain.timeout_s, stop)
     if stop.is_set() or not stopped:
-        event(log, "draining", drain_s=settings.drain_s)
-    await _drain(engine, settings.drain_s)
+        event(log, "draining", drain_s=node.settings.drain_s)
+    await _drain(engine, node.settings.drain_s)
     node.events.end()
+    if settings.uds is not None:
+        settings.uds.unlink(missing_ok=True)  # while it is still this node's
     server.should_exit = True
     await serving
+    watching.cancel()
     event(log, "stopped")
     return OK if stopped else INTERNAL
+
+
+def listeners(access: Access, node: Node, tls: ssl.SSLContext | None) -> list[Listener]:
+    """Who is told of new settings. Each reads first; only when all could does any of them change."""
+    return [
+        access.reload,
+        tls_listener(tls),
+        takes(node.take),
+        takes(lambda settings: set_level(settings.log_level)),
+    ]
+
+
+def tls_listener(context: ssl.SSLContext | None) -> Listener:
+    """Has new connections use the certificate as it is now."""
+
+    def read(settings: Settings) -> Take:
+        cert, key = settings.tls_cert, settings.tls_key
+        if (server_context(settings) is None) is not (context is None):
+            raise ConfigError("TLS can't be switched on or off while the node runs", hint="restart it")
+        if context is None or cert is None or key is None:
+            return lambda: None
+        return lambda: take_files(context, cert, key)
+
+    return read
+
+
+def _reload_on_signal(node: Node, reload: Reload, notify: Notify, supervision: Supervision) -> None:
+    async def again() -> None:
+        notify.reloading()
+        await reload()
+        notify.say(READY=1)
+
+    def on_signal() -> None:
+        if not supervision.draining:
+            node.spawn(again())
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_signal)
 
 
 def _say_if_open(settings: Settings, keys: Keyring | None) -> None:
@@ -100,9 +157,9 @@ def _real_engine(settings: Settings) -> EngineApi:
     return Engine(settings)
 
 
-def config_of(app: Litestar) -> uvicorn.Config:
+def config_of(app: Litestar, tls: ssl.SSLContext | None = None) -> uvicorn.Config:
     """uvicorn's configuration. The protocol is pinned: ``auto`` changes what is accepted with what is installed."""
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,
         http=DeadlineProtocol,
         ws="none",
@@ -114,6 +171,9 @@ def config_of(app: Litestar) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=LAST_BYTES_S,
     )
+    config.load()
+    config.ssl = tls
+    return config
 
 
 def _stop_on_signal() -> asyncio.Event:

@@ -15,6 +15,7 @@ from neuron.engine.status import EngineStatus, ModelStatus
 from neuron.files import Headers
 from neuron.keys import ANONYMOUS
 from neuron.progress import Progress, Report
+from neuron.settings import Settings
 
 Fetch = Callable[[Report], Path]
 """Brings a model's files here and returns the folder or the ``.gguf`` file. Runs in a thread of its own."""
@@ -105,6 +106,10 @@ class EngineApi(Protocol):
             QueueFull: too many wait for it.
             ShuttingDown, and what `load` raises.
         """
+        ...
+
+    def configure(self, settings: Settings) -> None:
+        """Go on with other limits: places, queues, times. What runs and waits stays."""
         ...
 
     def activate(self, models: Iterable[tuple[LoadSpec, Fetch]]) -> None:

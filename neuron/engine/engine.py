@@ -63,6 +63,11 @@ class Engine:
     async def unload(self, model_id: str, *, now: bool = False) -> None:
         await self._models.unload(model_id, now=now)
 
+    def configure(self, settings: Settings) -> None:
+        self._settings = settings
+        self._harnesses.configure(settings)
+        self._models.configure(settings)
+
     def activate(self, models: Iterable[tuple[LoadSpec, Fetch]]) -> None:
         self._models.activate(models)
 

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from neuron.engine.turns import Turns
 from neuron.errors import InsufficientCache, NeuronError, OverShare, QueueFull
+from neuron.settings import Settings
 
 
 class Entrant(Protocol):
@@ -59,6 +60,12 @@ class Gate:
     running: set[Entrant] = field(default_factory=set)
     waiting: Turns[_Waiting] = field(default_factory=Turns)
 
+    def configure(self, settings: Settings) -> None:
+        """Take other limits. What has a place keeps it; who waits enters if there is room now."""
+        self.max_in_flight, self.max_queue_depth = settings.max_in_flight, settings.max_queue_depth
+        self.queue_timeout_s = settings.queue_timeout_s
+        self._advance()
+
     def enter(self, entrant: E, start: Callable[[E], None], refuse: Callable[[E, NeuronError], None]) -> None:
         """Start the entrant now or queue it; ``refuse`` is called later if it waits too long.
 
@@ -74,8 +81,9 @@ class Gate:
                 f"the queue is full: {len(self.running)} running, {len(self.waiting)} waiting",
                 retry_after_s=self.retry_after_s(),
             )
+        patience_s = self.queue_timeout_s
         timer = asyncio.get_running_loop().call_later(
-            self.queue_timeout_s, lambda: self._time_out(entrant, refuse)
+            patience_s, lambda: self._time_out(entrant, refuse, patience_s)
         )
         self.waiting.add(entrant.principal, _Waiting(entrant, lambda: start(entrant), timer))
 
@@ -144,14 +152,14 @@ class Gate:
                 entry.timer.cancel()
                 self.waiting.remove(entrant.principal, entry)
 
-    def _time_out(self, entrant: E, refuse: Callable[[E, NeuronError], None]) -> None:
+    def _time_out(self, entrant: E, refuse: Callable[[E, NeuronError], None], waited_s: float) -> None:
         """``refuse`` is expected to end in `leave`, which takes the entrant out of the queue."""
         self.rejected_timeout += 1
-        refuse(entrant, self._waited_too_long(entrant))
+        refuse(entrant, self._waited_too_long(entrant, waited_s))
 
-    def _waited_too_long(self, entrant: Entrant) -> NeuronError:
+    def _waited_too_long(self, entrant: Entrant, waited_s: float) -> NeuronError:
         free = self.kv_budget_bytes - self.kv_used_bytes
-        waited = f"waited {self.queue_timeout_s:g} s"
+        waited = f"waited {waited_s:g} s"
         if entrant.kv_bytes > free:
             return InsufficientCache(
                 f"{waited} for {entrant.kv_bytes >> 20} MB of cache, {free >> 20} MB are free",

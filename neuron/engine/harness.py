@@ -34,6 +34,12 @@ class Harnesses:
         self._torch: TorchHarness | None = None
         self._lock = threading.Lock()
 
+    def configure(self, settings: Settings) -> None:
+        """Models that are loaded from now on get these limits."""
+        self._settings = settings
+        if self._torch is not None:
+            self._torch.configure(settings)
+
     def check(self, name: str) -> None:
         """Raise `UnknownHarness` or `HarnessNotEnabled` unless the harness may be used."""
         if name not in HARNESSES:

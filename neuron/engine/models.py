@@ -116,6 +116,13 @@ class Models:
         assert entry.task is not None
         await asyncio.shield(entry.task)
 
+    def configure(self, settings: Settings) -> None:
+        """See `neuron.engine.api.EngineApi.configure`."""
+        self._settings = settings
+        for entry in self._entries.values():
+            if entry.model is not None:
+                entry.model.gate.configure(settings)
+
     def activate(self, models: Iterable[tuple[LoadSpec, Fetch]]) -> None:
         """See `neuron.engine.api.EngineApi.activate`."""
         wanted = list(models)

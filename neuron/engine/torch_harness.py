@@ -50,6 +50,10 @@ class TorchHarness:
         if settings.threads:
             torch.set_num_threads(settings.threads)
 
+    def configure(self, settings: Settings) -> None:
+        """Models that are loaded from now on get these limits."""
+        self._settings = settings
+
     def load(self, spec: LoadSpec, path: Path, report: Report) -> LoadedModel:
         """Load and warm up; blocking, for a thread of its own. Nothing stays behind when it raises."""
         device, dtype = self._place(spec)

@@ -49,11 +49,11 @@ def test_sighup_takes_over_new_and_revoked_keys_and_keeps_the_old_on_a_mistake(k
         assert status(running, READER_SECRET) == 401
         keys_file.chmod(0o644)
         running.process.send_signal(signal.SIGHUP)
-        eventually(lambda: any("keys not reloaded" in line for line in running.log))
+        eventually(lambda: any("settings not reloaded" in line for line in running.log))
         assert [status(running, secret) for secret in (None, made)] == [401, 200]
         keys_file.unlink()
         running.process.send_signal(signal.SIGHUP)
-        eventually(lambda: sum("keys not reloaded" in line for line in running.log) == 2)
+        eventually(lambda: sum("settings not reloaded" in line for line in running.log) == 2)
         assert [status(running, secret) for secret in (None, made)] == [401, 200]
         assert running.stop() == 0
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from neuron.daemon.server import bind, url_of
+from neuron.daemon.listen import bind, url_of
 from neuron.errors import AddressInUse, ConfigError
 from neuron.settings import Settings
 from tests.support.node_server import eventually, http, node_server, parsed, read_all
@@ -115,8 +115,8 @@ def test_a_second_signal_ends_at_once() -> None:
 
 def test_the_socket_needs_nothing_heavy() -> None:
     code = (
-        "import sys; from neuron.daemon import server; from neuron.settings import Settings;"
-        "server.bind(Settings(port=0)).close();"
+        "import sys; from neuron.daemon import listen, server; from neuron.settings import Settings;"
+        "listen.bind(Settings(port=0)).close();"
         "print(sorted({'torch', 'litestar', 'uvicorn', 'asyncio'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

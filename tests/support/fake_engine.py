@@ -30,6 +30,7 @@ from neuron.engine.status import Activation, DecodeStatus, EngineStatus, LoadFig
 from neuron.errors import AlreadyLoaded, InvalidValue, ModelNotLoaded, NeuronError, ShuttingDown
 from neuron.keys import ANONYMOUS
 from neuron.progress import Progress
+from neuron.settings import Settings
 
 PLAN = LoadPlan(
     model_id="",
@@ -287,6 +288,9 @@ class FakeEngine:
         if self._state(model_id) != "loaded":
             raise ModelNotLoaded(f"model '{model_id}' not loaded")
         del self.models[model_id]
+
+    def configure(self, settings: Settings) -> None:
+        self.calls.append(f"configure {settings.max_in_flight}")
 
     def activate(self, models: Iterable[tuple[LoadSpec, Fetch]]) -> None:
         names = tuple(spec.model_id for spec, _ in models)

@@ -14,9 +14,9 @@ from typing import Any
 
 from neuron.daemon.access import Access
 from neuron.daemon.app import create_app
+from neuron.daemon.listen import bind
 from neuron.daemon.process import Server, config_of
 from neuron.daemon.readings import Readings
-from neuron.daemon.server import bind
 from neuron.hardware import CpuReading, GpuReading, Host
 from neuron.keys import Keyring
 from neuron.settings import Settings
@@ -125,7 +125,9 @@ def node_server(
     loop = asyncio.new_event_loop()
     readings = Readings(lambda: gpus, lambda: CPU_READING)
     access = Access(settings, keys)
-    app = create_app(engine, settings, host=host, readings=readings, port=port, access=access)
+    app = create_app(
+        engine, settings, host=host, readings=readings, url=f"http://localhost:{port}", access=access
+    )
     server = Server(config_of(app))
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(sockets=[sock])))
     thread.start()

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from neuron import keys
-from neuron.daemon.server import bind, serve
+from neuron.daemon.listen import listen
+from neuron.daemon.server import serve
 from neuron.settings import Settings
 from tests.support.fake_engine import FakeEngine, Script
 
@@ -20,8 +21,8 @@ def main(settings: dict[str, object], script: dict[str, object]) -> int:
     chosen = Settings(port=0, log_format="json", **settings)  # type: ignore[arg-type]
     engine = FakeEngine(Script(**script))  # type: ignore[arg-type]
     ring = keys.load(chosen.keys_file, os.environ) if chosen.keys_file else None
-    sock = bind(chosen, guarded=ring is not None)
-    code = serve(chosen, sock, keys=ring, engine=engine, on_listening=lambda url: print(url, flush=True))
+    socks = listen(chosen, guarded=ring is not None)
+    code = serve(chosen, socks, keys=ring, engine=engine, on_listening=lambda url: print(url, flush=True))
     print(json.dumps(engine.calls), "torch" in sys.modules, flush=True)
     return code
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from neuron.cli.checks.finding import Finding, Where, failure, ok, warning
 from neuron.errors import NeuronError
+from neuron.holder import described, holder
 from neuron.settings import config_dir, config_file, state_dir
 
 CONNECT_S = 1.0
@@ -19,8 +20,6 @@ CLIENT_ONLY = {"NEURON_HOST", "NEURON_TRACEBACK", "NEURON_API_KEY"}
 FOREIGN = ("HF_", "HUGGING_FACE_HUB_TOKEN", "PIP_INDEX_URL", "CUDA_VISIBLE_DEVICES")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 KEY_LINE = re.compile(r"(?m)^\s*(api_)?key\s*=")
-LISTENING = "0A"
-"""State of a socket in ``/proc/net/tcp``."""
 
 
 def configuration(where: Where) -> Finding:
@@ -55,7 +54,7 @@ def port(where: Where) -> Finding:
     if _version(where):
         return ok(f"{host}:{number} is a node's")
     pid = holder(number, where.proc)
-    who = f"process {pid} ({_name(pid, where.proc)})" if pid else "another user's process"
+    who = described(pid, where.proc)
     return failure(
         f"{host}:{number} is held by {who}, no node", "stop it, or choose another: port in neuron.toml"
     )
@@ -129,24 +128,6 @@ def unit_environment(shown: str) -> dict[str, str] | None:
     return dict(item.split("=", 1) for item in shlex.split(fields.get("Environment", "")) if "=" in item)
 
 
-def holder(number: int, proc: Path) -> int | None:
-    """The process that listens on a port; None if nobody does, or it can't be seen."""
-    sockets = {f"socket:[{inode}]" for inode in _listening(number, proc)}
-    for fd in proc.glob("[0-9]*/fd/*") if sockets else ():
-        try:
-            if str(fd.readlink()) in sockets:
-                return int(fd.parts[-3])
-        except OSError:
-            continue  # the process ended, or is another user's
-    return None
-
-
-def _listening(number: int, proc: Path) -> set[str]:
-    """Inodes of the sockets that listen on a port."""
-    rows = [line.split() for name in ("tcp", "tcp6") for line in _text(proc / "net" / name).splitlines()[1:]]
-    return {row[9] for row in rows if row[3] == LISTENING and int(row[1].rpartition(":")[2], 16) == number}
-
-
 def _is_free(host: str, number: int) -> bool:
     try:
         with socket.create_connection((host, number), timeout=CONNECT_S):
@@ -167,10 +148,6 @@ def _version(where: Where) -> str | None:
             return node.version().package_version
         except NeuronError:
             return None
-
-
-def _name(pid: int, proc: Path) -> str:
-    return _text(proc / str(pid) / "comm").strip()
 
 
 def _text(path: Path) -> str:

@@ -55,8 +55,7 @@ def _endpoint(model_id: str, node: Node) -> ASGIResponse:
     model = node.engine.model(model_id)
     if model is None or model.state != "loaded":
         raise ModelNotLoaded(f"model '{model_id}' not loaded")
-    url = node.settings.public_url or f"http://localhost:{node.port}"
-    return respond.json(EndpointResponse(url=url))
+    return respond.json(EndpointResponse(url=node.settings.public_url or node.url))
 
 
 @post("/models/load", status_code=200)
