@@ -20,6 +20,7 @@ BACKLOG = 1024
 FIRST_FD = 3
 """Where a service manager's descriptors begin."""
 ASK_S = 1.0
+NO_TLS = ConfigError("TLS is for TCP; a Unix socket has none", hint="leave out tls_cert and tls_key")
 
 
 def listen(
@@ -33,16 +34,23 @@ def listen(
         AddressInUse: the port or the path is taken.
         ConfigError: not an address of this host, not permitted, or beyond loopback without keys or ``insecure``.
     """
-    socks = handed_over(env)
-    if socks and settings.uds:
+    handed = handed_over(env)
+    if settings.uds and handed:
         raise ConfigError("a socket was handed over, and uds names another", hint="leave out uds")
-    socks = socks or [bind(settings, guarded)]
-    for sock in socks:
-        if sock.family == socket.AF_UNIX and settings.tls_cert:
-            raise ConfigError("TLS is for TCP; a Unix socket has none", hint="leave out tls_cert, or uds")
-        if sock.family != socket.AF_UNIX:
-            check_guarded(f"address {sock.getsockname()[0]}", sock.getsockname()[0], settings, guarded)
-    return socks
+    if settings.uds and settings.tls_cert:
+        raise NO_TLS
+    for sock in handed:
+        _check(sock, settings, guarded)
+    return handed or [bind(settings, guarded)]
+
+
+def _check(sock: socket.socket, settings: Settings, guarded: bool) -> None:
+    """What was handed over is held to what holds for an address in the settings."""
+    if sock.family != socket.AF_UNIX:
+        address = sock.getsockname()[0]
+        check_guarded(f"address {address}", address, settings, guarded)
+    elif settings.tls_cert:
+        raise NO_TLS
 
 
 def handed_over(env: MutableMapping[str, str]) -> list[socket.socket]:
