@@ -12,6 +12,9 @@ from typer.main import get_command
 from neuron.cli import (
     bench,
     chat,
+    config_check,
+    config_init,
+    config_show,
     discovery,
     doctor,
     drain,
@@ -54,6 +57,10 @@ COMMANDS = (
 """Modules with a function ``run`` and ``EXAMPLES``; the command is named like its module."""
 
 GROUPS: dict[str, tuple[str, tuple[ModuleType, ...]]] = {
+    "config": (
+        "The settings of a node: what they are and whence, whether a file is right, a file to begin with.",
+        (config_show, config_check, config_init),
+    ),
     "keys": ("Who may use a node: make, list and take away keys.", (keys_add, keys_list, keys_revoke)),
 }
 """Commands of two words: the first → its help and a module for each second; ``config_show`` is ``config show``."""

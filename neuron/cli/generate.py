@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from neuron.cli.manual import pages
+from neuron.cli import manual, manual_toml
 
 ROOT = Path(__file__).parents[2]
 SHELLS = {"bash": "neuron.bash", "zsh": "_neuron", "fish": "neuron.fish"}
@@ -32,7 +32,7 @@ def files() -> Iterator[tuple[str, str]]:
     """Path, relative to the repository, and content of each generated file."""
     for shell, name in SHELLS.items():
         yield f"completions/{name}", completion(shell)
-    for name, text in pages():
+    for name, text in (*manual.pages(), manual_toml.page()):
         yield f"man/{name}", text
     yield from _documents()
 

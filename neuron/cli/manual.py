@@ -97,7 +97,7 @@ def _program_sections(group: Any) -> Iterator[str]:
     yield section("FILES", tagged(FILES.items()))
     names = ("-".join(("neuron", *words)) for words, _ in commands())
     others = [rf"\fB{escape(name)}\fR(1)" for name in names]
-    yield section("SEE ALSO", [", ".join([*others, r"\fBneuron\-api\fR(7)"])])
+    yield section("SEE ALSO", [", ".join([*others, r"\fBneuron.toml\fR(5)", r"\fBneuron\-api\fR(7)"])])
 
 
 def _summaries(group: Any) -> Iterator[tuple[str, str]]:

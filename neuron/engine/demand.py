@@ -30,7 +30,7 @@ class Demand:
         entries: Mapping[str, Entry],
         begin_load: Callable[[LoadSpec, Fetch], Entry],
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._running = running
         self._entries = entries
         self._begin_load = begin_load
@@ -88,7 +88,7 @@ class Demand:
     @contextmanager
     def _queued(self, model_id: str) -> Iterator[None]:
         """Count among those that wait for the model. Raises `QueueFull`."""
-        limit = self._settings.max_in_flight + self._settings.max_queue_depth
+        limit = self.settings.max_in_flight + self.settings.max_queue_depth
         if self._waiting[model_id] >= limit:
             raise QueueFull(f"{limit} requests wait for model '{model_id}' already", retry_after_s=5)
         self._waiting[model_id] += 1
@@ -104,7 +104,7 @@ class Demand:
         else:
             await self._running.until(
                 lambda: not entry.closing or entry.state != "loaded" or self._stopped.is_set(),
-                self._settings.queue_timeout_s,
+                self.settings.queue_timeout_s,
             )
             self._check_stopped()
 

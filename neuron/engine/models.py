@@ -119,6 +119,7 @@ class Models:
     def configure(self, settings: Settings) -> None:
         """See `neuron.engine.api.EngineApi.configure`."""
         self._settings = settings
+        self.demand.settings = self._room.settings = settings
         for entry in self._entries.values():
             if entry.model is not None:
                 entry.model.gate.configure(settings)

@@ -36,7 +36,7 @@ class Room:
         returns: Callable[[Entry], bool],
     ) -> None:
         """``unload`` begins at once; ``returns`` says whether a request has a model loaded again."""
-        self._settings = settings
+        self.settings = settings
         self._running = running
         self._entries = entries
         self._unload = unload
@@ -44,7 +44,7 @@ class Room:
 
     def preview(self, plan: LoadPlan) -> LoadPlan:
         """The plan with the models that would be unloaded for it now."""
-        if not self._settings.unload_when_short or not plan.missing_bytes:
+        if not self.settings.unload_when_short or not plan.missing_bytes:
             return plan
         gone = victims(self._idle(), plan.missing_bytes)
         return replace(
@@ -58,9 +58,9 @@ class Room:
 
         A load that requests wait for waits until models have done their work, up to ``queue_timeout_s``.
         """
-        if not self._settings.unload_when_short or entry.spec.force:
+        if not self.settings.unload_when_short or entry.spec.force:
             return
-        deadline_s = time.monotonic() + self._settings.queue_timeout_s
+        deadline_s = time.monotonic() + self.settings.queue_timeout_s
         while missing := (await plan()).missing_bytes:
             gone = victims(self._idle(), missing) or await self._awaited(entry, missing, deadline_s)
             if not gone:
