@@ -24,6 +24,7 @@ from neuron.cli.app import program
 from neuron.cli.exits import MEANINGS
 from neuron.daemon import operations
 from neuron.daemon.errors import TABLE, framework_body
+from neuron.daemon.reload import RELOADED
 from neuron.errors import DeviceFault
 from neuron.settings import KEYS, OTHER_VARIABLES, Settings, resolve
 from neuron.sources.aliases import ALIASES
@@ -188,6 +189,12 @@ def as_text(default: object) -> str:
         return "none"
     shown = ", ".join(map(str, default)) if isinstance(default, tuple) else default
     return f"`{str(shown).lower() if isinstance(default, bool) else shown}`"
+
+
+def test_the_keys_that_a_reload_takes_over_are_named() -> None:
+    text = OPERATIONS.read_text(encoding="utf-8")
+    named = quoted(text[text.index("### Reload") :].split("\nThe log names")[0])
+    assert set(named) - {"systemctl reload neuron"} == RELOADED
 
 
 @pytest.mark.parametrize("text", every_block("toml"))
