@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,7 +53,12 @@ FOREVER = {
 CONVERSATIONS = r"neuron chat( (?!-)[\w./-]+)?( --(continue|host gpu1|session \w+|system \".*\"))*$"
 LEAVES = r"neuron drain --wait"
 """It ends when the node does, so the node is a process of its own."""
+CERTIFICATE = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
+    "-keyout /etc/neuron/node.key -out /etc/neuron/node.pem"
+)
 BEFORE = {
+    r"neuron serve .*--tls-cert": (CERTIFICATE,),
     r"neuron keys (list|revoke)": (
         "neuron keys add alice",
         "neuron keys add fleet --file /etc/neuron/keys.toml",
@@ -143,6 +149,7 @@ class Sandbox:
             "gpu1:13131": place,
             "localhost:13131": place,
             "/etc/neuron": self.folder,
+            "/run/neuron": self.folder,
             "/srv/models": self.folder,
             "memory-free=8G": "memory-free=500M",  # what the node of the tests has
             "--port 13132": f"--port {free_port()}",
@@ -235,6 +242,8 @@ def _script(engine: FakeEngine, generation: Generation) -> None:
 
 @pytest.mark.parametrize("line", LINES)
 def test_an_example_runs(line: str, sandbox: Sandbox) -> None:
+    if "--tls-cert" in line and shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
     sandbox.run(line)
 
 

@@ -10,7 +10,8 @@ import typer
 
 EXAMPLES = (
     "neuron config check",
-    "neuron config check /etc/neuron/neuron.toml && systemctl reload neuron",
+    "neuron config check /etc/neuron/neuron.toml",
+    "neuron config check && echo right",
 )
 
 

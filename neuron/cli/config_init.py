@@ -10,7 +10,7 @@ import typer
 
 EXAMPLES = (
     "neuron config init",
-    "neuron config init /etc/neuron/neuron.toml",
+    "neuron config init gpu1.toml",
     "neuron config init - | less",
 )
 

@@ -107,6 +107,13 @@ class KeyMade(KeyShown):
     file: str
 
 
+class SettingShown(TypedDict):
+    """A setting; ``origin`` is a variable, or a file and line, and null for a default."""
+
+    value: Any
+    origin: str | None
+
+
 class Event(TypedDict):
     """One line for each event; its own fields follow."""
 
@@ -131,6 +138,7 @@ OUTPUTS: Mapping[tuple[str, ...], Any] = {
     ("discovery",): node.DiscoveryResponse,
     ("nodes",): list[NodeState],
     ("version",): Versions,
+    ("config", "show"): dict[str, SettingShown],
     ("keys", "add"): KeyMade,
     ("keys", "list"): list[KeyShown],
 }

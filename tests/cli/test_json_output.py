@@ -27,6 +27,7 @@ TRIED = {
     ("discovery",): ("discovery",),
     ("nodes",): ("nodes",),
     ("version",): ("version",),
+    ("config", "show"): ("config show",),
     ("keys", "add"): ("keys add bob",),
     ("keys", "list"): ("keys list",),
 }
