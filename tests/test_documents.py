@@ -1,12 +1,11 @@
 """What the documents say is so: links lead somewhere, commands parse, tables equal the code, blocks run.
 
 Fenced blocks by language: ``console`` lines after ``$`` must parse; ``bash`` and ``python`` run against a node with
-the real model; ``toml`` are settings; ``json`` is valid; ``ini`` is a systemd unit; the rest is for the eye.
+the real model; ``toml`` are settings; ``json`` is valid; the rest is for the eye.
 """
 
 from __future__ import annotations
 
-import configparser
 import json
 import os
 import re
@@ -154,17 +153,6 @@ def test_every_test_run_names_tests_that_exist(line: str) -> None:
     for part in shlex.split(line):
         if part.startswith("tests/"):
             assert (ROOT / part).exists()
-
-
-@pytest.mark.parametrize("text", every_block("ini"))
-def test_units_start_a_command_that_parses(text: str) -> None:
-    unit = configparser.ConfigParser(delimiters=("=",))
-    unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read_string(text)
-    start = shlex.split(unit["Service"]["ExecStart"])
-    assert Path(start[0]).name == "neuron"
-    program().commands[start[1]].make_context(start[1], start[2:]).close()
-    assert float(unit["Service"]["TimeoutStopSec"]) > Settings().drain_s + 13
 
 
 @pytest.mark.parametrize("text", every_block("json"))

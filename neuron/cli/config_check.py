@@ -11,7 +11,6 @@ import typer
 EXAMPLES = (
     "neuron config check",
     "neuron config check /etc/neuron/neuron.toml",
-    "neuron config check && echo right",
 )
 
 

@@ -11,7 +11,7 @@ import typer
 EXAMPLES = (
     "neuron config init",
     "neuron config init gpu1.toml",
-    "neuron config init - | less",
+    "neuron config init -",
 )
 
 
