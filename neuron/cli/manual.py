@@ -11,10 +11,12 @@ from neuron.cli.exits import MEANINGS
 
 ENVIRONMENT = {
     "NEURON_HOST": "The node that commands speak to, as --host.",
+    "NEURON_<KEY>": "A setting of neuron serve, as NEURON_PORT.",
     "NEURON_CONFIG": "The configuration file of neuron serve, as --config.",
     "NEURON_CACHE": "Where fetched models are kept, instead of ~/.cache/neuron.",
     "NEURON_STATE": "Where chats and keys are kept, instead of ~/.local/state/neuron.",
     "NEURON_API_KEY": "The key that commands show to a node which demands one.",
+    "OPENAI_API_KEY": "The key that neuron bench shows to a server which --url names.",
     "NEURON_NO_HISTORY": "If set, neither what is typed in a chat nor a session without a name is kept.",
     "NEURON_TRACEBACK": "If set, a fault of the program shows where it happened.",
     "HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE": "As huggingface_hub knows them.",
@@ -22,8 +24,10 @@ ENVIRONMENT = {
 }
 FILES = {
     "~/.config/neuron/neuron.toml": "Settings of neuron serve, one key a line.",
+    "~/.config/neuron/nodes.toml": "Nodes by name, for --host, with their keys.",
     "~/.cache/neuron": "Fetched models.",
-    "~/.local/state/neuron": "Chats and keys.",
+    "~/.local/state/neuron/keys.toml": "Keys that neuron serve takes, where none are said elsewhere.",
+    "~/.local/state/neuron": "Chats.",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -66,5 +67,10 @@ class Node:
 
     def not_loaded(self, model_id: str) -> ModelNotLoaded:
         """The error for an id that does not answer."""
-        there = ", ".join(self.loaded_ids()) or "none"
-        return ModelNotLoaded(f"model '{model_id}' not loaded; loaded: {there}", param="model")
+        loaded = self.loaded_ids()
+        near = difflib.get_close_matches(model_id, loaded, n=1)
+        return ModelNotLoaded(
+            f"model '{model_id}' not loaded; loaded: {', '.join(loaded) or 'none'}",
+            param="model",
+            hint=f"did you mean {near[0]}?" if near else None,
+        )

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from neuron.cli.app import commands
+from neuron.cli.exits import MEANINGS
 from neuron.cli.generate import ROOT, files
+from neuron.cli.manual import escape
+from neuron.daemon.errors import TABLE
+from neuron.daemon.operations import OPERATIONS
+from neuron.settings import OTHER_VARIABLES
 from tests.support.cli import PROGRAM, environment
 
 MAN = sorted((ROOT / "man").glob("*.[0-9]"))
@@ -46,3 +51,15 @@ def test_the_program_completes_what_the_shell_asks(words: str, expected: str) ->
     )
     done = subprocess.run([*PROGRAM], env=asked, capture_output=True, text=True)
     assert done.stdout.split() == [expected]
+
+
+def test_the_program_s_page_names_every_variable_and_exit_code() -> None:
+    page = (ROOT / "man" / "neuron.1").read_text()
+    assert all(name in page for name in OTHER_VARIABLES)
+    assert all(f".TP\n{code.value}\n" in page for code in MEANINGS)
+
+
+def test_the_page_of_the_interface_names_every_endpoint_and_error() -> None:
+    page = (ROOT / "man" / "neuron-api.7").read_text()
+    assert all(escape(f"{op.method} {op.path}") in page for op in OPERATIONS)
+    assert all(cls.code in page for cls, row in TABLE.items() if not row.secret)

@@ -208,6 +208,13 @@ async def test_unload_waits_for_running_streams_and_refuses_new_ones(engine: Eng
         await engine.unload("tiny")
 
 
+async def test_a_name_that_is_nearly_a_loaded_one_is_told_it(engine: Engine) -> None:
+    for name, hint in (("tinny", "did you mean tiny?"), ("another", "neuron load loads it")):
+        with pytest.raises(ModelNotLoaded, match=f"'{name}' not loaded; loaded: tiny") as refused:
+            await engine.submit(endless(model_id=name))
+        assert refused.value.hint == hint
+
+
 async def test_unload_ends_streams_that_outlast_the_drain_with_an_error(tiny: tuple[Path, Any]) -> None:
     engine = Engine(replace(SETTINGS, drain_s=0.0))
     await engine.start()
