@@ -132,7 +132,9 @@ def _only_model(server: Server) -> str:
     found = server.models()
     if len(found) == 1:
         return found[0]
-    said = f"serves {len(found)} models: {', '.join(found)}" if found else "serves no model"
+    if not found:
+        raise UsageError(f"{server.url} serves no model", hint="load one first: neuron load MODEL")
+    said = f"serves {len(found)} models: {', '.join(found)}"
     raise UsageError(f"{server.url} {said}", hint="name one: neuron bench MODEL")
 
 
