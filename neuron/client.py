@@ -23,11 +23,15 @@ from neuron.wire.node import (
     DrainResponse,
     EndpointResponse,
     HealthResponse,
+    LoadPlan,
     LoadProgress,
+    ModelDescription,
     ModelInfo,
     ModelSpec,
+    PlanRequest,
     ReadyResponse,
     RequestInfo,
+    ShowRequest,
     StatusResponse,
     UnloadRequest,
     VersionResponse,
@@ -162,9 +166,18 @@ class NodeClient:
         """The URL under which applications reach a loaded model."""
         return self._get(f"/models/{quote(model_id, safe='')}/endpoint", EndpointResponse).url
 
-    def unload(self, model_id: str) -> StatusResponse:
-        """Free a model."""
-        return self._post("/models/unload", UnloadRequest(model_id=model_id), StatusResponse)
+    def plan(self, request: PlanRequest) -> LoadPlan:
+        """What a load would take, and whether it fits."""
+        return self._post("/models/plan", request, LoadPlan)
+
+    def describe(self, model_id: str) -> ModelDescription:
+        """What a model that the node has loaded or fetched is."""
+        return self._post("/models/show", ShowRequest(model_id=model_id), ModelDescription)
+
+    def unload(self, model_id: str, *, now: bool = False) -> StatusResponse:
+        """Free a model once its running work has ended, or cut it ``now``."""
+        asked = UnloadRequest(model_id=model_id, now=now or None)
+        return self._post("/models/unload", asked, StatusResponse)
 
     def start_load(self, spec: ModelSpec) -> StatusResponse:
         """Have a model loaded without waiting for it.

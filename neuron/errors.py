@@ -150,6 +150,24 @@ class RepoFetchFailed(PreflightError):
     code = "repo_fetch_failed"
 
 
+class FilesDiffer(RepoFetchFailed):
+    """Files of a fetched model that are missing or not what was fetched; ``details``: ``files``."""
+
+    code = "files_differ"
+
+
+class NotFetched(PreflightError):
+    """A model that is not in the cache of this machine, where only such a one will do."""
+
+    code = "not_fetched"
+
+
+class ModelInUse(NeuronError):
+    """A fetched model that is loaded, and so is not removed."""
+
+    code = "model_in_use"
+
+
 class EmptyRepo(PreflightError):
     """A repository or folder without weights that this build loads."""
 

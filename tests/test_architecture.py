@@ -38,6 +38,7 @@ LEAVES = {
     "node_url",
     "nodes",
     "nvml",
+    "safetensors_header",
     "secret_file",
     "setting",
     "settings",

@@ -66,6 +66,7 @@ BEFORE = {
     r"neuron chat --continue": ("neuron chat smollm2",),
     r"neuron chat --host gpu1": ("neuron unload assistant", "neuron unload Qwen/Qwen3-0.6B"),
     r"neuron bench( --|$)": ("neuron unload assistant", "neuron unload Qwen/Qwen3-0.6B"),
+    r"neuron endpoint( --|$)": ("neuron unload assistant", "neuron unload Qwen/Qwen3-0.6B"),
     r"neuron load": ("neuron unload smollm2",),
     r"neuron events": ("neuron unload assistant", "neuron load assistant"),
 }
@@ -167,7 +168,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox
     _files(folder, tmp_path)
     monkeypatch.setenv("NEURON_CACHE", str(tmp_path / "cache"))
     for text in ("smollm2", "hf:Qwen/Qwen3-0.6B@main"):
-        _fetched(text, tmp_path / "model")
+        _fetched(text, tmp_path / "cache" / "pypi" / "model" / "1")
     engine = FakeEngine(models=MODELS)
     engine.on_submit = lambda generation: _script(engine, generation)
     with node_server(engine) as node:
@@ -220,10 +221,11 @@ def _files(folder: Path, home: Path) -> None:
 
 def _fetched(text: str, root: Path) -> None:
     """A model that lies in the cache, whole."""
-    root.mkdir(exist_ok=True)
-    (root / "config.json").write_text("{}")
-    sha256 = manifest.sha256(root / "config.json")
-    files = [manifest.File("config.json", 2, sha256)]
+    root.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name in ("config.json", "chat_template.jinja"):
+        (root / name).write_text("{}")
+        files.append(manifest.File(name, 2, manifest.sha256(root / name)))
     manifest.record(
         parse_reference(alternatives(text)[0]), revision="main", root=str(root), entry=".", files=files
     )

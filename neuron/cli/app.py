@@ -18,6 +18,7 @@ from neuron.cli import (
     discovery,
     doctor,
     drain,
+    endpoint,
     events,
     explain,
     health,
@@ -28,7 +29,9 @@ from neuron.cli import (
     models,
     nodes,
     pull,
+    rm,
     serve,
+    show,
     unload,
     version,
     wait,
@@ -41,7 +44,10 @@ COMMANDS = (
     load,
     unload,
     models,
+    show,
+    endpoint,
     pull,
+    rm,
     chat,
     health,
     wait,
@@ -65,7 +71,7 @@ GROUPS: dict[str, tuple[str, tuple[ModuleType, ...]]] = {
 }
 """Commands of two words: the first → its help and a module for each second; ``config_show`` is ``config show``."""
 
-ALIASES: dict[str, str] = {}
+ALIASES: dict[str, str] = {"ps": "models"}
 """Other names that are not listed: ``ps`` → ``models``."""
 
 EXAMPLES = (

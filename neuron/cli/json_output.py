@@ -12,6 +12,7 @@ import msgspec
 
 from neuron.bench.report import Report
 from neuron.cli.checks.finding import Finding
+from neuron.sources.cache import Cached, Removed
 from neuron.wire import node
 from neuron.wire.chat import CompletionUsage
 
@@ -27,7 +28,8 @@ class Unloaded(TypedDict):
     """What became of an unload."""
 
     model_id: str
-    status: str
+    status: Literal["unloaded", "failed"]
+    error: str | None
 
 
 class Pulled(TypedDict):
@@ -36,6 +38,15 @@ class Pulled(TypedDict):
     model: str
     path: str
     verified: bool
+
+
+class Endpoint(TypedDict):
+    """What an application must be told."""
+
+    openai_base_url: str
+    anthropic_base_url: str
+    model: str
+    key_variable: str
 
 
 class Answered(TypedDict):
@@ -124,10 +135,13 @@ class Event(TypedDict):
 
 
 OUTPUTS: Mapping[tuple[str, ...], Any] = {
-    ("load",): Loaded,
-    ("unload",): Unloaded,
-    ("models",): list[node.ModelInfo],
+    ("load",): Loaded | node.LoadPlan,
+    ("unload",): Unloaded | list[Unloaded],
+    ("models",): list[node.ModelInfo] | list[Cached],
+    ("show",): node.ModelDescription,
+    ("endpoint",): Endpoint,
     ("pull",): Pulled,
+    ("rm",): Removed,
     ("chat",): Answered | list[ChatSession],
     ("health",): node.HealthResponse,
     ("drain",): Drained,

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from neuron.cli.context import HostOption, JsonOption, ModelArgument, node
+from neuron.cli.duration import seconds
+from neuron.cli.plan import show_plan
 from neuron.cli.progress import progress_on_stderr
-from neuron.errors import AlreadyLoaded
+from neuron.errors import AlreadyLoaded, UsageError
 from neuron.progress import Progress
 
 if TYPE_CHECKING:
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "neuron load smollm2",
     "neuron load Qwen/Qwen3-0.6B --dtype bfloat16 --host gpu1",
-    "neuron load ./model.gguf --alias assistant",
+    "neuron load ./model.gguf --alias assistant --ttl 10m",
+    "neuron load qwen3-0.6b --plan",
 )
+ALREADY = "already loaded"
+PLAN_S = 120.0
+"""How long a node may take for its first plan: it imports torch."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -33,21 +39,69 @@ def run(
         ),
     ] = None,
     alias: Annotated[str | None, typer.Option(metavar="ID", help="Serve it under this id.")] = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return at once; the node goes on.")] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N [the node's own].")
+    ] = None,
+    ttl: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Unload it once it was idle for so long: 600, 10m, 2h; never [the node's own].",
+        ),
+    ] = None,
+    pin: Annotated[bool, typer.Option("--pin", help="Unload it only by its name.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Load it although its memory seems too little.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for the load, or let the node go on alone.")
+    ] = True,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Load nothing: say what it would take; fails (1) if it doesn't fit."),
+    ] = False,
     host: HostOption = None,
     json: JsonOption = False,
 ) -> None:
     """Have a node fetch and load a model.
 
     A model that is loaded already counts as success. A path is one on the node's machine; on this machine it may
-    be relative.
+    be relative. --plan reads the headers of the files alone, on the hub too if the node has not fetched them.
     """
+    from neuron.cli.render import notice
     from neuron.wire.node import ModelSpec
 
-    with node(host) as client:
-        spec = ModelSpec(model_id=reference_for(client.url, model), dtype=dtype, alias=alias)
-        status = start(client, spec) if no_wait else load_with_progress(client, spec)
+    ttl_s = None if ttl is None else 0.0 if ttl == "never" else seconds(ttl, "--ttl")
+    if plan:
+        _refuse_with_plan(
+            {"--alias": alias, "--ttl": ttl, "--pin": pin, "--force": force, "--no-wait": not wait}
+        )
+    with node(host, answer_s=PLAN_S) as client:
+        reference = reference_for(client.url, model)
+        if plan:
+            raise typer.Exit(show_plan(client, reference, dtype=dtype, device=device, json=json))
+        spec = ModelSpec(
+            model_id=reference,
+            dtype=dtype,
+            alias=alias,
+            device=device,
+            ttl_s=ttl_s,
+            pin=pin or None,
+            force=force or None,
+        )
+        if force:
+            notice("neuron: the memory is not checked (--force); files are")
+        status = load_with_progress(client, spec) if wait else start(client, spec)
+    if status == ALREADY and any((dtype, device, ttl, pin)):
+        notice(
+            f"neuron: it stays as it was loaded; to change that: neuron unload {alias or served_as(model)}"
+        )
     _show(alias or served_as(model), status, json)
+
+
+def _refuse_with_plan(said: dict[str, object]) -> None:
+    if useless := [flag for flag, value in said.items() if value]:
+        raise UsageError(f"--plan loads nothing, so {', '.join(useless)} can't be given with it")
 
 
 def start(client: NodeClient, spec: ModelSpec) -> str:
@@ -55,7 +109,7 @@ def start(client: NodeClient, spec: ModelSpec) -> str:
     try:
         return client.start_load(spec).status
     except AlreadyLoaded:
-        return "already loaded"
+        return ALREADY
 
 
 def load_with_progress(client: NodeClient, spec: ModelSpec) -> str:
@@ -66,7 +120,7 @@ def load_with_progress(client: NodeClient, spec: ModelSpec) -> str:
                 if event.stage:
                     report(Progress(event.stage, event.done_bytes or 0, event.total_bytes))
     except AlreadyLoaded:
-        return "already loaded"
+        return ALREADY
     return "loaded"
 
 

@@ -1,4 +1,4 @@
-"""``neuron models``: what a node holds."""
+"""``neuron models``, ``neuron ps``: what a node holds, and what lies on this machine."""
 
 from __future__ import annotations
 
@@ -7,21 +7,53 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuron.cli.context import HostOption, JsonOption, node
+from neuron.cli.duration import shown
+from neuron.errors import UsageError
 
 if TYPE_CHECKING:
     from neuron.wire.node import ModelInfo
 
-EXAMPLES = ("neuron models", "neuron models --all --json", "neuron models --host gpu1:13131")
+EXAMPLES = (
+    "neuron models",
+    "neuron ps --host gpu1:13131",
+    "neuron models --all --json",
+    "neuron models --cached",
+)
 
-COLUMNS = ("ID", "STATUS", "CONTEXT", "MEMORY", "DEVICES", "HARNESS", "CAPABILITIES", "ERROR")
+COLUMNS = (
+    "ID",
+    "STATUS",
+    "SIZE",
+    "QUANT",
+    "DTYPE",
+    "DEVICE",
+    "CONTEXT",
+    "RUNNING",
+    "QUEUED",
+    "TOK/S",
+    "IDLE",
+    "TTL",
+    "ERROR",
+)
+CACHED_COLUMNS = ("MODEL", "REVISION", "SIZE", "PATH")
 
 
 def run(
-    all: Annotated[bool, typer.Option("--all", help="Models that failed to load, too.")] = False,
+    all: Annotated[
+        bool, typer.Option("--all", help="Models that failed to load or may be loaded on request, too.")
+    ] = False,
+    cached: Annotated[
+        bool, typer.Option("--cached", help="What was fetched to this machine; asks no node.")
+    ] = False,
     host: HostOption = None,
     json: JsonOption = False,
 ) -> None:
     """List the models that a node has loaded or is loading."""
+    if cached:
+        if all:
+            raise UsageError("--cached lists everything that was fetched; leave out --all")
+        _show_cached(json)
+        return
     from neuron.cli.render import notice, show_json, show_table
 
     with node(host) as client:
@@ -38,19 +70,37 @@ def run(
 def _row(model: ModelInfo) -> tuple[object, ...]:
     from neuron.cli.render import megabytes
 
-    features = {"tools": model.tool_call, "reasoning": model.reasoning}
-    capabilities = [*model.capabilities, *(name for name, has in features.items() if has)]
     return (
         model.id,
         model.status,
-        model.limit.context,
         megabytes(model.vram_used_mb),
-        ",".join(map(str, model.devices)) or "cpu",
-        model.harness,
-        ",".join(capabilities),
+        model.quant or "-",
+        model.dtype or "-",
+        model.device or ",".join(f"cuda:{index}" for index in model.devices) or "-",
+        model.limit.context,
+        model.in_flight,
+        model.queue_depth,
+        round(model.tok_s_decode),
+        "-" if model.idle_s is None else shown(model.idle_s),
+        "pinned" if model.pinned else "-" if model.ttl_s is None else shown(model.ttl_s),
         _error(model),
     )
 
 
 def _error(model: ModelInfo) -> str:
     return model.error if isinstance(model.error, str) else ""
+
+
+def _show_cached(json: bool) -> None:
+    from neuron.cli.render import notice, show_json, show_table
+    from neuron.sources.cache import cached
+
+    found = cached()
+    if json:
+        show_json(found)
+    elif found:
+        show_table(
+            CACHED_COLUMNS, ((m.model, m.revision[:12], f"{m.size_bytes >> 20:,} MB", m.path) for m in found)
+        )
+    else:
+        notice("nothing was fetched; neuron pull MODEL fetches a model")

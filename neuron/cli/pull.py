@@ -9,13 +9,20 @@ import typer
 from neuron.cli.context import JsonOption, ModelArgument
 from neuron.cli.progress import progress_on_stderr
 
-EXAMPLES = ("neuron pull smollm2", "neuron pull hf:Qwen/Qwen3-0.6B@main", "neuron pull smollm2 --verify")
+EXAMPLES = (
+    "neuron pull smollm2",
+    "neuron pull hf:Qwen/Qwen3-0.6B@main",
+    "neuron pull smollm2 --verify --json",
+)
 
 
 def run(
     model: ModelArgument,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hash files that were fetched before, once more.")
+        bool,
+        typer.Option(
+            "--verify", help="Hash the files again where it was fetched before; fails (1) if any differs."
+        ),
     ] = False,
     json: JsonOption = False,
 ) -> None:
@@ -27,9 +34,10 @@ def run(
     from neuron.sources import fetch as sources
 
     with progress_on_stderr(model) as report:
-        path = sources.fetch(model, report)
-        if verify:
-            sources.verify(model, report)
+        if verify and sources.was_fetched(model):
+            path = sources.verify(model, report).path
+        else:
+            path = sources.fetch(model, report)  # which hashes what it fetches
     if json:
         show_json({"model": model, "path": str(path), "verified": verify})
     else:

@@ -61,6 +61,7 @@ ROUTES: Sequence[ControllerRouterHandler] = (
     models.one_model,
     models.load_model,
     models.plan_load,
+    models.show_model,
     models.unload_model,
     models.v1_models,
     models.v1_model,

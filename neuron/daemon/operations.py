@@ -231,6 +231,16 @@ MODELS: Sequence[Operation] = (
     ),
     Operation(
         method="POST",
+        path="/models/show",
+        scope=Scope.MANAGE,
+        summary="What a loaded or fetched model is, from its files",
+        body=node.ShowRequest,
+        examples={"plain": {"model_id": MODEL}},
+        answers={200: node.ModelDescription},
+        refusals=(e.PreflightError, e.InvalidModelFile),
+    ),
+    Operation(
+        method="POST",
         path="/models/unload",
         scope=Scope.MANAGE,
         summary="Free a model once its running work has ended, or now",

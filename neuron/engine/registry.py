@@ -92,6 +92,7 @@ class Entry:
             loaded_at_s=model.loaded_at_s,
             load=model.figures(),
             load_s=self.load_s,
+            path=None if self.path is None else str(self.path),
             quant=model.quant,
             device=model.device,
             idle_s=self.idle_s,

@@ -42,6 +42,8 @@ class ModelStatus:
     """How long the load took, the fetch included."""
     source: str | None = None
     """The reference that it was fetched from."""
+    path: str | None = None
+    """Its folder or ``.gguf`` file."""
     quant: str | None = None
     """What most of its file is stored in: ``BF16``, ``Q4_1``."""
     device: str | None = None

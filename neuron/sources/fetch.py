@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from neuron.errors import NeuronError, RepoFetchFailed
+from neuron.errors import NeuronError, NotFetched, RepoFetchFailed
 from neuron.progress import Progress, Report, ignore
 from neuron.sources import manifest, reference
 from neuron.sources.aliases import alternatives
@@ -48,18 +48,33 @@ def is_cached(text: str) -> bool:
     return references[0].scheme == "path" or _found(references) is not None
 
 
-def verify(text: str, report: Report = ignore) -> None:
-    """Hash the fetched files again.
+def verify(text: str, report: Report = ignore) -> manifest.Manifest:
+    """Hash the fetched files again; what they are.
 
     Raises:
-        RepoFetchFailed: the model was not fetched, or a file is not what was fetched.
+        NotFetched: the model was not fetched.
+        FilesDiffer: files are missing or not what was fetched.
     """
-    found = [m for m in map(manifest.find, _references(text)) if m is not None]
-    if not found:
-        raise RepoFetchFailed(
-            f"{text}: not fetched, or files are missing", hint=f"fetch it: neuron pull {text}"
-        )
-    manifest.verify(found[0], report)
+    found = recorded(text)
+    manifest.verify(found, report)
+    return found
+
+
+def recorded(text: str) -> manifest.Manifest:
+    """What was written down of a model that was fetched. Raises `NotFetched`."""
+    for candidate in _references(text):
+        if candidate.scheme != "path" and (found := manifest.recorded(candidate)):
+            return found
+    raise NotFetched(f"{text}: was not fetched to this machine", hint=f"fetch it: neuron pull {text}")
+
+
+def was_fetched(text: str) -> bool:
+    """Whether `recorded` knows it."""
+    try:
+        recorded(text)
+    except NotFetched:
+        return False
+    return True
 
 
 def resolve_over_http(text: str, model_roots: Iterable[Path]) -> Reference:

@@ -38,7 +38,11 @@ def _from_hub(reference: Reference) -> Headers:
     if reference.scheme != "hf" or reference.file:
         raise must_be_fetched(reference.text)
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+    from huggingface_hub.errors import (
+        NotASafetensorsRepoError,
+        RemoteEntryNotFoundError,
+        SafetensorsParsingError,
+    )
 
     try:
         api = HfApi(endpoint=constants.ENDPOINT)
@@ -46,7 +50,7 @@ def _from_hub(reference: Reference) -> Headers:
             reference.name, CONFIG, revision=reference.revision, cache_dir=constants.HF_HUB_CACHE
         )
         found = api.get_safetensors_metadata(reference.name, revision=reference.revision)
-    except (NotASafetensorsRepoError, SafetensorsParsingError) as e:
+    except (NotASafetensorsRepoError, RemoteEntryNotFoundError, SafetensorsParsingError) as e:
         raise must_be_fetched(reference.text) from e
     except hub_exceptions() as e:
         raise failure(reference.text, e) from e

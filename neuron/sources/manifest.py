@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from neuron.errors import InvalidModelFile, NeuronError, RepoFetchFailed
+from neuron.errors import FilesDiffer, InvalidModelFile, NeuronError, RepoFetchFailed
 from neuron.files import open_regular, read_bounded
 from neuron.progress import Progress, Report, ignore
 from neuron.settings import cache_dir
@@ -74,11 +74,26 @@ def normal_name(package: str) -> str:
 
 def find(reference: Reference) -> Manifest | None:
     """The manifest of a reference whose files are all there, else None."""
+    manifest = recorded(reference)
+    return manifest if manifest is not None and manifest.is_whole() else None
+
+
+def recorded(reference: Reference) -> Manifest | None:
+    """What was written down of a reference, whatever has become of the files."""
+    return _read(_manifest_path(reference))
+
+
+def all_recorded() -> list[tuple[Path, Manifest]]:
+    """Every manifest of this machine, with the file that it is in."""
+    found = [(path, _read(path)) for path in sorted((cache_dir() / "manifests").glob("*.json"))]
+    return [(path, manifest) for path, manifest in found if manifest is not None]
+
+
+def _read(path: Path) -> Manifest | None:
     try:
-        manifest = msgspec.json.decode(read_bounded(_manifest_path(reference)), type=Manifest)
+        return msgspec.json.decode(read_bounded(path), type=Manifest)
     except (InvalidModelFile, msgspec.DecodeError):
         return None
-    return manifest if manifest.is_whole() else None
 
 
 def sources() -> list[str]:
@@ -112,18 +127,29 @@ def verify(manifest: Manifest, report: Report = ignore) -> None:
     """Hash every file again.
 
     Raises:
-        RepoFetchFailed: a file is missing or not what was fetched.
+        FilesDiffer: files are missing or not what was fetched; it names each.
     """
     total = sum(file.size for file in manifest.files)
-    done = 0
+    done, wrong = 0, []
     for file in manifest.files:
         path = Path(manifest.root, file.name)
-        if _size(path) != file.size or sha256(path, _advance(report, done, total)) != file.sha256:
-            raise RepoFetchFailed(
-                f"{path}: not the file that was fetched from {manifest.source}",
-                hint=f"remove it and fetch the model again: rm '{path}'",
-            )
+        if (why := _difference(path, file, _advance(report, done, total))) is not None:
+            wrong.append(f"{path}: {why}")
         done += file.size
+    if wrong:
+        raise FilesDiffer(
+            f"not what was fetched from {manifest.source}: {'; '.join(wrong)}",
+            hint="remove the model and fetch it again: neuron rm MODEL, neuron pull MODEL",
+            files=wrong,
+        )
+
+
+def _difference(path: Path, file: File, advance: Callable[[int], None]) -> str | None:
+    """In what a file is not the one that was fetched; None: it is."""
+    size = _size(path)
+    if size != file.size:
+        return "missing" if size is None else f"{size} bytes instead of {file.size}"
+    return None if sha256(path, advance) == file.sha256 else "another SHA-256"
 
 
 def sha256(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:

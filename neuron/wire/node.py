@@ -148,6 +148,45 @@ class ModelInfo(msgspec.Struct, kw_only=True):
     """Whether it is unloaded only by its name."""
 
 
+class ShowRequest(msgspec.Struct, kw_only=True):
+    """Body of ``POST /models/show``: the id of a loaded model, or a reference that was fetched."""
+
+    model_id: str
+
+
+class ModelFile(msgspec.Struct, kw_only=True):
+    """A file of a model."""
+
+    name: str
+    size_bytes: int
+    sha256: str | None
+    """As it was fetched; null for a file that was not."""
+
+
+class ModelDescription(msgspec.Struct, kw_only=True):
+    """Answer of ``POST /models/show``: what the files of a model say. Null: they don't."""
+
+    model: str
+    path: str
+    """On the node's machine."""
+    source: str | None
+    """The reference that it was fetched from; null for a path."""
+    revision: str | None
+    architecture: str | None
+    parameters: int
+    quant: str
+    """What most of it is stored in: ``BF16``, ``Q4_1``."""
+    context: int | None
+    layers: int | None
+    hidden_size: int | None
+    vocabulary: int | None
+    special_tokens: dict[str, str]
+    """``bos``, ``eos``, … → its text."""
+    chat_template: str | None
+    licence: str | None
+    files: list[ModelFile]
+
+
 class EndpointResponse(msgspec.Struct, kw_only=True):
     """Answer of ``GET /models/{model_id}/endpoint``."""
 

@@ -13,9 +13,12 @@ from tests.test_examples import REQUEST_ID, Sandbox, sandbox
 __all__ = ["sandbox"]
 
 TRIED = {
-    ("load",): ("load assistant", "load another --no-wait", "load third"),
-    ("unload",): ("unload smollm2",),
-    ("models",): ("models --all",),
+    ("load",): ("load assistant", "load another --no-wait", "load third", "load third --plan"),
+    ("unload",): ("unload smollm2", "unload --all"),
+    ("models",): ("models --all", "models --cached"),
+    ("show",): ("show smollm2", "show smollm2 --host gpu1"),
+    ("endpoint",): ("endpoint smollm2",),
+    ("rm",): ("rm smollm2",),
     ("pull",): ("pull smollm2", "pull smollm2 --verify"),
     ("chat",): ("chat smollm2 hello", "chat --list"),
     ("health",): ("health",),

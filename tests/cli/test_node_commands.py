@@ -19,7 +19,7 @@ def test_models_is_a_table_without_escapes_or_cuts(node: NodeServer) -> None:
     node.engine.models[long] = node.engine.loaded(long)
     done = neuron("models", "--host", node.url)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split()[:4] == ["ID", "STATUS", "CONTEXT", "MEMORY"]
+    assert done.stdout.split()[:4] == ["ID", "STATUS", "SIZE", "QUANT"]
     assert "\x1b" not in done.stdout
     assert any(line.startswith(long) and "2048" in line for line in done.stdout.splitlines())
 

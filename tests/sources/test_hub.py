@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from neuron.errors import EmptyRepo, NeuronError, QuantNotFound, RepoFetchFailed, UnsafeWeights
+from neuron.errors import EmptyRepo, NeuronError, NotFetched, QuantNotFound, RepoFetchFailed, UnsafeWeights
+from neuron.files import Headers
 from neuron.progress import Progress
+from neuron.sources import headers
+from neuron.sources.cache import cached, remove
 from neuron.sources.fetch import fetch, is_cached, verify
 from tests.support import fake_hub
 from tests.support.fake_hub import FakeHub
@@ -124,7 +127,7 @@ def test_verify_finds_a_changed_byte(hub: FakeHub) -> None:
     verify("org/m")
     weights.chmod(0o600)
     weights.write_bytes(b"\0" + WEIGHTS[1:])
-    with pytest.raises(RepoFetchFailed, match="not the file that was fetched"):
+    with pytest.raises(RepoFetchFailed, match=r"model\.safetensors: another SHA-256"):
         verify("org/m")
 
 
@@ -356,3 +359,39 @@ def start_fetch(hub: FakeHub, tmp_path: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", "from neuron.sources.fetch import fetch; fetch('org/m')"], env=env
     )
+
+
+def test_a_fetched_repository_is_removed_with_the_hubs_own_means(hub: FakeHub) -> None:
+    first = hub.repo("org/name", SINGLE)
+    kept = hub.repo("org/name", {**SINGLE, "config.json": b'{"model_type": "qwen3"}'}, branch="dev")
+    path, other = fetch(f"org/name@{first}"), fetch("org/name@dev")
+    removed = remove(f"org/name@{first}")
+    assert (path.exists(), other.name) == (False, kept)
+    assert (other / "model.safetensors").read_bytes() == WEIGHTS  # a file that both commits have
+    assert removed.freed_bytes == len(SINGLE["config.json"])
+    assert [m.model for m in cached()] == ["hf:org/name@dev"]
+    assert remove("org/name@dev").freed_bytes >= len(WEIGHTS)
+    with pytest.raises(NotFetched):
+        remove("org/name@dev")
+
+
+def test_headers_are_read_from_afar_and_nothing_else_is_fetched(hub: FakeHub, tmp_path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save
+
+    weights = save({"a": np.zeros((3, 500_000), np.float16)})
+    hub.repo("org/name", {"config.json": b'{"model_type": "llama"}', "model.safetensors": weights})
+    found = headers.find("org/name")
+    assert isinstance(found, Headers)
+    assert (found.config, dict(found.tensors)) == ({"model_type": "llama"}, {"a": ((3, 500_000), "F16")})
+    assert not list((tmp_path / "hf").rglob("model.safetensors"))
+    assert not is_cached("org/name")
+    assert fetch("org/name") == headers.find("org/name")
+
+
+def test_what_has_no_safetensors_must_be_fetched_before_it_is_looked_at(hub: FakeHub) -> None:
+    hub.repo("org/gguf", {"model-Q4_0.gguf": b"GGUF"})
+    for text in ("org/gguf", "org/gguf:Q4_0", "pypi:some-model"):
+        with pytest.raises(RepoFetchFailed) as caught:
+            headers.find(text)
+        assert "neuron pull" in str(caught.value.hint)

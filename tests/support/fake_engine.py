@@ -46,6 +46,8 @@ PLAN = LoadPlan(
     free_bytes=1 << 30,
     room_bytes=4100,
 )
+SHOWN = Path(__file__).parent / "shown"
+"""The folder of every loaded model."""
 TIMINGS = Timings(queue_ms=1, prefill_ms=2, decode_ms=3)
 
 
@@ -217,6 +219,7 @@ class FakeEngine:
             id=name,
             harness="torch",
             state="loaded",
+            path=str(SHOWN),
             weight_bytes=3 << 20,
             context=2048,
             dtype="float32",

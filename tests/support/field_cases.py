@@ -405,6 +405,13 @@ PLAN = Request(
     },
 )
 
+SHOW = Request(
+    path="/models/show",
+    struct=node.ShowRequest,
+    base={"model_id": "org/tiny"},
+    cases={"model_id": Honoured(value="org/tiny", at="answer.model")},
+)
+
 DRAIN = Request(
     path="/drain",
     struct=node.DrainRequest,
@@ -433,6 +440,7 @@ REQUESTS = (
     APPLY_TEMPLATE,
     LOAD,
     PLAN,
+    SHOW,
     UNLOAD,
     DRAIN,
 )

@@ -15,10 +15,18 @@ from neuron.daemon import body, respond
 from neuron.daemon.node import Node
 from neuron.daemon.projection import load as load_projection
 from neuron.daemon.projection import node as projection
+from neuron.daemon.projection import show as show_projection
 from neuron.daemon.routes import load_stream
 from neuron.errors import AlreadyLoaded, InvalidValue, ModelNotLoaded
 from neuron.wire.models import ModelList
-from neuron.wire.node import EndpointResponse, ModelSpec, PlanRequest, StatusResponse, UnloadRequest
+from neuron.wire.node import (
+    EndpointResponse,
+    ModelSpec,
+    PlanRequest,
+    ShowRequest,
+    StatusResponse,
+    UnloadRequest,
+)
 
 NodeRequest = Request[None, None, State]
 
@@ -87,6 +95,15 @@ async def plan_load(request: NodeRequest, node: NamedDependency[Node]) -> ASGIRe
     find = load_projection.find_over_http(wire.model_id, node.settings.model_roots)
     found = await respond.unless_gone(request, node.engine.plan(spec, find))
     return respond.json(load_projection.plan(found), headers=respond.ignored_header(unknown))
+
+
+@post("/models/show", status_code=200)
+async def show_model(request: NodeRequest, node: NamedDependency[Node]) -> ASGIResponse:
+    """What a loaded or fetched model is, from its files."""
+    wire, unknown = await body.read(request, ShowRequest, body.NODE_BODY_BYTES)
+    model, roots = node.engine.model(wire.model_id), node.settings.model_roots
+    found = await asyncio.to_thread(show_projection.description, wire.model_id, model, roots)
+    return respond.json(found, headers=respond.ignored_header(unknown))
 
 
 async def _refused_at_once(task: asyncio.Task[None]) -> None:

