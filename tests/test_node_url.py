@@ -17,6 +17,7 @@ GOOD = {
     "http://gpu1": "http://gpu1",
     "http://gpu1:13131/": "http://gpu1:13131",
     "https://nodes.example/gpu1/": "https://nodes.example/gpu1",
+    "unix:///run/neuron.sock": "unix:///run/neuron.sock",
 }
 BAD = [
     "",
@@ -47,6 +48,12 @@ def test_anything_else_is_refused(text: str) -> None:
         node_url(text)
 
 
+@pytest.mark.parametrize("text", ["unix://run/n.sock", "unix://", "unix:///a\nb"])
+def test_a_unix_socket_needs_a_whole_path(text: str) -> None:
+    with pytest.raises(UsageError, match="three slashes|not a Unix socket"):
+        node_url(text)
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
@@ -54,6 +61,7 @@ def test_anything_else_is_refused(text: str) -> None:
         ("http://127.9.9.9", True),
         ("http://[::1]:1", True),
         ("http://localhost:1", True),
+        ("unix:///run/neuron.sock", True),
         ("http://gpu1:1", False),
         ("http://10.0.0.1", False),
         ("http://localhost.example", False),

@@ -61,7 +61,8 @@ class Access:
 
         def take() -> None:
             self.ring, self._settings = ring, settings
-            event(log, "keys reloaded", keys=_count(ring))
+            if ring is not None:
+                event(log, "keys reloaded", keys=_count(ring))
 
         return take
 

@@ -24,6 +24,7 @@ from neuron.hardware import Host
 from tests.support.cli import free_port, neuron
 from tests.support.hosts import BROKEN_CUDA_HOST, CPU_HOST, GPU_HOST
 from tests.support.node_server import NodeServer
+from tests.support.supervisor import service
 
 
 def where(env: Mapping[str, str] | None = None, host: Host = CPU_HOST, **more: object) -> Where:
@@ -156,6 +157,18 @@ def test_the_port_is_free_a_nodes_or_somebody_elses(node: NodeServer) -> None:
     assert found.state == "failure"
     if Path("/proc/net/tcp").exists():
         assert f"process {other.pid} (python" in found.says
+
+
+def test_a_unix_socket_is_looked_at_instead_of_a_port(tmp_path: Path) -> None:
+    from neuron.cli.checks import node as check
+
+    path = tmp_path / "n.sock"
+    there = where({"NEURON_UDS": str(path)})
+    assert check.port(there).says == f"nobody listens at unix://{path}"
+    with service("--uds", path) as running:
+        assert running.url
+        assert check.port(there).says == f"unix://{path} is a node's"
+        assert check.version(there).state == "ok"
 
 
 def test_a_node_of_another_version_is_told(node: NodeServer, monkeypatch: pytest.MonkeyPatch) -> None:

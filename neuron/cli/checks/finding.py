@@ -46,9 +46,22 @@ class Where:
     @property
     def listen(self) -> tuple[str, int]:
         """Address and port of this machine's node, as a client reaches it."""
-        settings = self.settings if isinstance(self.settings, Settings) else Settings()
+        settings = self._known_settings
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
         return everywhere.get(settings.bind, settings.bind), settings.port
+
+    @property
+    def url(self) -> str:
+        """The same as a URL: a Unix socket, or by TLS, if the settings say so."""
+        settings, (host, port) = self._known_settings, self.listen
+        if settings.uds is not None:
+            return f"unix://{settings.uds.absolute()}"
+        scheme = "https" if settings.tls_cert else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @property
+    def _known_settings(self) -> Settings:
+        return self.settings if isinstance(self.settings, Settings) else Settings()
 
     @cached_property
     def host(self) -> Host:

@@ -47,6 +47,8 @@ def secrets(where: Where) -> Finding:
 def port(where: Where) -> Finding:
     """The node's port is free, or a node's."""
     host, number = where.listen
+    if where.url.startswith("unix:"):
+        return ok(f"{where.url} is a node's" if _version(where) else f"nobody listens at {where.url}")
     if number == 0:
         return ok("the node takes a free port")
     if _is_free(host, number):
@@ -140,10 +142,7 @@ def _version(where: Where) -> str | None:
     """Of the node that answers here; None if none does."""
     from neuron.client import NodeClient
 
-    host, number = where.listen
-    with NodeClient(
-        f"http://{f'[{host}]' if ':' in host else host}:{number}", connect_s=CONNECT_S, answer_s=3
-    ) as node:
+    with NodeClient(where.url, connect_s=CONNECT_S, answer_s=3) as node:
         try:
             return node.version().package_version
         except NeuronError:
