@@ -50,7 +50,7 @@ def test_anything_else_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["unix://run/n.sock", "unix://", "unix:///a\nb"])
 def test_a_unix_socket_needs_a_whole_path(text: str) -> None:
-    with pytest.raises(UsageError, match="three slashes|not a Unix socket"):
+    with pytest.raises(UsageError, match="is not a Unix socket"):
         node_url(text)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from neuron.engine.gate import Gate
 from neuron.errors import InsufficientCache, NeuronError, OverShare, QueueFull
+from neuron.settings import Settings
 
 
 @dataclass(eq=False)
@@ -179,5 +180,25 @@ def test_a_full_queue_and_a_long_wait_are_refused_as_before() -> None:
         await asyncio.sleep(0.2)
         assert [type(asked.error) for asked in waiting] == [InsufficientCache, QueueFull]
         assert (len(it.gate.waiting), it.names()) == (0, ["running"])
+
+    run(scenario)
+
+
+def test_new_limits_let_in_who_waits_and_keep_who_has_a_place() -> None:
+    async def scenario() -> None:
+        it = door(places=1)
+        for name in "abc":
+            it.ask(name)
+        assert it.names() == ["a"]
+        it.gate.configure(Settings(max_in_flight=2, max_queue_depth=0))
+        assert it.names() == ["a", "b"]
+        with pytest.raises(QueueFull):
+            it.ask("d")
+        it.gate.configure(Settings(max_in_flight=1, max_queue_depth=1))
+        assert len(it.gate.running) == 2
+        it.finish()
+        assert it.names() == ["a", "b"]  # a place is free only when one runs no more
+        it.finish()
+        assert it.names() == ["a", "b", "c"]
 
     run(scenario)
