@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import signal
 import socket
 import sys
@@ -34,13 +33,14 @@ def serve(
         ConfigError: the TLS files can't be taken.
     """
     signal.signal(signal.SIGTERM, _leave)  # while the imports below run
-    _dump_stacks_on_signal()
     import asyncio
 
     from neuron import log, tls
+    from neuron.daemon import stacks
     from neuron.daemon.notify import Notify
     from neuron.daemon.process import run
 
+    stacks.show_on_signal()
     context = tls.server_context(settings)
     log.setup(settings.log_level, settings.log_format, queued=True)
     try:
@@ -62,9 +62,3 @@ def serve(
 
 def _leave(number: int, frame: object) -> None:
     sys.exit(0)
-
-
-def _dump_stacks_on_signal() -> None:
-    """SIGUSR1 shows where every thread is and goes on; SIGABRT, which a watchdog sends, shows it and ends."""
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -335,10 +336,26 @@ def test_sighup_takes_limits_and_names_what_needs_a_restart(tmp_path: Path) -> N
 def test_sigusr1_shows_every_thread_and_the_node_goes_on() -> None:
     with service("--port", "0") as node:
         assert node.url
-        node.popen.send_signal(signal.SIGUSR1)
-        eventually(lambda: any("most recent call first" in line for line in node.lines))
+        for _ in range(50):  # while another thread imports torch
+            node.popen.send_signal(signal.SIGUSR1)
+            time.sleep(0.02)
+        eventually(lambda: {"MainThread", "neuron-readings"} <= {s["thread"] for s in node.events("stack")})
+        main = next(s["frames"] for s in node.events("stack") if s["thread"] == "MainThread")
+        assert " < base_events.py:" in main
         with NodeClient(node.url) as client:
             assert client.health().body.accepting
+
+
+def test_sigusr1_shows_where_a_loop_hangs() -> None:
+    script = (
+        "import os, signal, time; from neuron import log; from neuron.daemon import stacks\n"
+        "stacks.show_on_signal(); log.setup('info', 'text')\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "def hangs(): time.sleep(2)\n"
+        "hangs()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert re.search(r"stack thread=MainThread frames=\"<string>:4 hangs", done.stderr), done.stderr
 
 
 def test_sigpipe_means_nothing_and_sigabrt_shows_where_the_node_ended() -> None:
