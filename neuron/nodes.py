@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,25 @@ def _node(path: Path, text: str, name: str, said: _Table, line: int) -> NamedNod
     except NeuronError as e:
         raise ConfigError(f"{path}:{line_of(text, 'url', line)}: [{name}]: {e.message}", hint=e.hint) from e
     return NamedNode(name, url, f"{path}:{line}", path.parent, said)
+
+
+def shell_key(said: str | None, env: Mapping[str, str]) -> str | None:
+    """What a shell writes for the key of the node that ``--host`` names, without the key itself; None: no key.
+
+    Raises:
+        ConfigError: the key stands in the file itself, from where no shell can take it.
+    """
+    named = read(env).get(said or "")
+    if named is None or not named.has_key:
+        return f'"${KEY_VARIABLE}"' if env.get(KEY_VARIABLE) else None
+    if named.said.key_env is not None:
+        return f'"${named.said.key_env}"'
+    if named.said.key_file is None:
+        raise ConfigError(
+            f"{named.origin}: the key of {named.name} stands there", hint="use key_file or key_env"
+        )
+    path = named.folder / Path(named.said.key_file).expanduser()
+    return f'"$(cat {shlex.quote(str(path))})"'
 
 
 def place(said: str | None, env: Mapping[str, str] | None = None) -> Place:

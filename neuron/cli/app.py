@@ -96,8 +96,7 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     groups = {
-        name: typer.Typer(name=name, help=text, rich_markup_mode=None, no_args_is_help=True)
-        for name, (text, _) in GROUPS.items()
+        name: typer.Typer(name=name, help=text, rich_markup_mode=None) for name, (text, _) in GROUPS.items()
     }
     for words, module in commands():
         parent = groups[words[0]] if len(words) > 1 else app

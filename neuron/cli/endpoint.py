@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neuron.cli import completing
 from neuron.cli.context import HostOption, JsonOption, node
 from neuron.errors import UsageError
+
+if TYPE_CHECKING:
+    from neuron.client import NodeClient
 
 EXAMPLES = (
     "neuron endpoint",
@@ -37,25 +40,28 @@ def run(
 ) -> None:
     """Print what an application must be told: base URLs, the model, the variable that has the key.
 
-    The key itself is never printed.
+    The URL is the node's public_url, where it has one, else the one that this command uses. The key itself is never
+    printed.
     """
     from neuron.cli.render import show_fields, show_json
-    from neuron.nodes import KEY_VARIABLE
+    from neuron.nodes import KEY_VARIABLE, shell_key
 
     if export and json:
         raise UsageError("--export and --json are two forms of one answer", hint="leave one out")
     with node(host) as client:
         answering = [m.id for m in client.models(all=True) if m.status in ("loaded", "available")]
+        chosen = _chosen(model, answering, client.url)
+        url = _base_url(client, chosen)
         found = {
-            "openai_base_url": f"{client.url}/v1",
-            "anthropic_base_url": client.url,
-            "model": _chosen(model, answering, client.url),
+            "openai_base_url": f"{url}/v1",
+            "anthropic_base_url": url,
+            "model": chosen,
             "key_variable": KEY_VARIABLE,
         }
     if json:
         show_json(found)
     elif export:
-        print("\n".join(_exports(found, bool(os.environ.get(KEY_VARIABLE)))))
+        print("\n".join(_exports(found, shell_key(host, os.environ) or NO_KEY)))
     else:
         show_fields((name.replace("_", " "), value) for name, value in found.items())
 
@@ -67,11 +73,26 @@ def _chosen(asked: str | None, answering: list[str], url: str) -> str:
         return asked
     there = f"it has {', '.join(answering)}" if answering else "it has none"
     wanted = "name a model" if asked is None else f"no model {asked!r} answers"
-    raise UsageError(f"{url}: {wanted}; {there}", hint="neuron load MODEL loads one")
+    hint = "neuron endpoint MODEL" if answering else "neuron load MODEL loads one"
+    raise UsageError(f"{url}: {wanted}; {there}", hint=hint)
 
 
-def _exports(found: dict[str, str], has_key: bool) -> list[str]:
-    key = f'"${found["key_variable"]}"' if has_key else NO_KEY
+def _base_url(client: NodeClient, model: str) -> str:
+    """What the node says of itself, unless that is a name for its own machine only."""
+    from neuron.node_url import is_loopback
+
+    public = client.endpoint(model)
+    if not is_loopback(public):
+        return public.rstrip("/")
+    if client.url.startswith("unix:"):
+        raise UsageError(
+            f"{client.url} is a Unix socket, which applications can't be told as a URL",
+            hint="set public_url on the node, or have it listen on an address",
+        )
+    return client.url
+
+
+def _exports(found: dict[str, str], key: str) -> list[str]:
     model = shlex.quote(found["model"])
     return [
         f"export OPENAI_BASE_URL={shlex.quote(found['openai_base_url'])}",

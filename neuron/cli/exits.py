@@ -58,7 +58,7 @@ EXITS: dict[type[e.NeuronError], Exit] = {
     e.AlreadyLoaded: Exit.OK,
     e.UnknownHarness: Exit.USAGE,
     e.HarnessNotEnabled: Exit.CONFIG,
-    e.CudaUnavailable: Exit.UNAVAILABLE,
+    e.CudaUnavailable: Exit.FAILURE,
     e.PreflightError: Exit.FAILURE,
     e.RepoFetchFailed: Exit.UNAVAILABLE,
     e.FilesDiffer: Exit.FAILURE,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,6 +159,24 @@ def test_a_shell_evaluates_the_endpoint_and_no_key_is_printed(node: NodeServer) 
     }
 
 
+def test_an_endpoint_takes_the_key_of_a_named_node_from_where_it_lies(
+    node: NodeServer, tmp_path: Path
+) -> None:
+    (tmp_path / "neuron").mkdir()
+    (tmp_path / "neuron" / "key").write_text("sk-secret\n")
+    (tmp_path / "neuron" / "key").chmod(0o600)
+    nodes = tmp_path / "neuron" / "nodes.toml"
+    env = {"XDG_CONFIG_HOME": str(tmp_path), "GPU_KEY": "sk-secret"}
+    for said, written in (
+        ('key_env = "GPU_KEY"', '"$GPU_KEY"'),
+        ('key_file = "key"', f"$(cat {tmp_path}/neuron/key)"),
+    ):
+        nodes.write_text(f'[gpu1]\nurl = "{node.url}"\n{said}\n')
+        done = neuron("endpoint", "--export", "--host", "gpu1", env=env)
+        assert f"export OPENAI_API_KEY={written}" in done.stdout.replace('"$(', "$(")
+        assert "sk-secret" not in done.stdout
+
+
 def test_an_endpoint_of_a_model_that_does_not_answer_is_refused(node: NodeServer) -> None:
     done = neuron("endpoint", "org/none", "--host", node.url)
     assert (done.returncode, done.stdout) == (64, "")
@@ -204,6 +224,23 @@ def test_a_node_shows_its_models_and_what_is_nowhere_is_refused(
     assert (done.returncode, done.stdout) == (1, "")
     assert "neuron pull org/none" in done.stderr
     assert neuron("show", "org/none", env={"NEURON_CACHE": fetched["NEURON_CACHE"]}).returncode == 1
+
+
+def test_a_model_is_not_removed_while_a_listener_does_not_say_whether_it_uses_it(
+    fetched: dict[str, str],
+) -> None:
+    with socket.create_server(("127.0.0.1", int(fetched["NEURON_PORT"]))) as listener:
+
+        def hang_up() -> None:
+            for _ in range(2):
+                listener.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        done = neuron("rm", "pypi:tiny", env=fetched)
+    assert done.returncode != 0
+    assert "does not say whether" in done.stderr
+    assert "pypi:tiny" in neuron("models", "--cached", env=fetched).stdout
+    assert neuron("rm", "pypi:none", env=fetched).returncode == 1
 
 
 def test_a_fetched_model_is_listed_verified_and_removed(fetched: dict[str, str]) -> None:

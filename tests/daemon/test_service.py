@@ -23,7 +23,7 @@ from neuron.daemon.supervision import in_words
 from neuron.engine.status import DecodeStatus, EngineStatus
 from neuron.errors import AddressInUse, ConfigError, NodeUnreachable
 from neuron.progress import Progress
-from neuron.settings import Settings
+from neuron.settings import Settings, resolve
 from tests.support.fake_engine import FakeEngine
 from tests.support.node_process import NEURON, clean_env, cli
 from tests.support.node_server import eventually, http, parsed, read_all
@@ -229,6 +229,12 @@ def test_the_socket_of_a_dead_node_is_replaced_and_a_live_one_s_is_not(tmp_path:
 def test_tls_and_a_unix_socket_do_not_go_together(tmp_path: Path, pem: tuple[Path, Path]) -> None:
     with pytest.raises(ConfigError, match="Unix socket has none"):
         listen(Settings(uds=tmp_path / "n.sock", tls_cert=pem[0], tls_key=pem[1]), env={})
+
+
+def test_a_unix_socket_and_a_port_that_was_said_do_not_go_together(tmp_path: Path) -> None:
+    settings = resolve({"uds": tmp_path / "n.sock", "port": 3}, {})
+    with pytest.raises(ConfigError, match=r"port \(--port\) names another place"):
+        listen(settings, env={})
 
 
 def test_a_port_in_use_names_the_process_that_holds_it() -> None:
