@@ -149,7 +149,8 @@ def _why(info: RequestInfo) -> str:
         case "cut":
             return "the client left before the answer was whole"
         case "failed" | "refused":
-            return f"{info.state}: {info.code}{f' ({info.cause})' if info.cause else ''}"
+            param = f", because of {info.param}" if info.param else ""
+            return f"{info.state}: {info.code}{param}{f' ({info.cause})' if info.cause else ''}"
         case _:
             return "it has not ended"
 

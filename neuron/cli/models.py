@@ -39,6 +39,7 @@ CACHED_COLUMNS = ("MODEL", "REVISION", "SIZE", "PATH")
 
 
 def run(
+    context: typer.Context,
     all: Annotated[
         bool, typer.Option("--all", help="Models that failed to load or may be loaded on request, too.")
     ] = False,
@@ -52,6 +53,9 @@ def run(
     if cached:
         if all:
             raise UsageError("--cached lists everything that was fetched; leave out --all")
+        source = context.get_parameter_source("host")
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError("--cached lists what is on this machine", hint="leave out --host")
         _show_cached(json)
         return
     from neuron.cli.render import notice, show_json, show_table

@@ -158,10 +158,16 @@ def _peer(sock: socket.socket) -> int:
 def url_of(sock: socket.socket, scheme: str = "http") -> str:
     """Where the socket is reached from this host."""
     if sock.family == socket.AF_UNIX:
-        return f"unix://{sock.getsockname()}"
+        return f"unix://{os.path.abspath(sock.getsockname())}"
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def wildcard(sock: socket.socket) -> str | None:
+    """The address, where it stands for all of this host's; None where the URL says it."""
+    name = sock.getsockname()
+    return name[0] if sock.family != socket.AF_UNIX and name[0] in ("0.0.0.0", "::") else None
 
 
 def local_name(url: str) -> str:

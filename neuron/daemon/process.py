@@ -17,7 +17,7 @@ from litestar import Litestar
 from neuron import hardware
 from neuron.daemon.access import Access
 from neuron.daemon.app import create_app
-from neuron.daemon.listen import local_name, url_of
+from neuron.daemon.listen import local_name, url_of, wildcard
 from neuron.daemon.node import Node
 from neuron.daemon.notify import Notify
 from neuron.daemon.projection.load import activations, on_request
@@ -80,8 +80,8 @@ async def run(
     server = Server(config_of(app, tls))
     serving = asyncio.create_task(server.serve(sockets=list(socks)))
     await server.until_started(serving)
-    for url in urls:
-        event(log, "listening", url=url)
+    for url, sock in zip(urls, socks, strict=True):
+        event(log, "listening", url=url, address=wildcard(sock))
     _say_if_open(settings, keys)
     notify.say(READY=1)
     on_listening(urls[0])

@@ -69,6 +69,7 @@ class Record:
         self.finish = CUT
         """Why it ended, once it has: a finish reason, the code of an error, or `CUT`."""
         self.cause: str | None = None
+        self.param: str | None = None
         """Of a failure that is not its client's."""
         self.transcript = transcript
         """What was asked and answered; None where that is not kept."""
@@ -179,7 +180,7 @@ class Record:
         self._observer.generated(self, n_new, gap_s)
 
     def _fail(self, error: NeuronError) -> None:
-        self.finish, self._failed = error.code, True
+        self.finish, self.param, self._failed = error.code, error.param, True
         if errors.row_of(error).status >= 500:
             self.cause = errors.whole_cause(error)
 

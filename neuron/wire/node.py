@@ -354,6 +354,8 @@ class RequestInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Of a finished one: ``stop``, ``length``, ``tool_calls``; ``done`` for vectors."""
     code: str | None = None
     """Of a failed or refused one: the error's."""
+    param: str | None = None
+    """What was refused of the request."""
     cause: str | None = None
     """Of a failure of the node."""
     parameters: dict[str, Any] = {}

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from neuron.errors import QueueFull
+from neuron.errors import InvalidValue, QueueFull
 from neuron.settings import Settings
 from tests.support.cli import neuron
 from tests.support.fake_engine import Script, Think
@@ -50,6 +50,12 @@ def test_a_refusal_says_which(node: NodeServer) -> None:
     assert (
         "why      refused: rate_limit_exceeded" in neuron("explain", asked(node), "--host", node.url).stdout
     )
+
+
+def test_a_refusal_says_what_of_the_request_was_refused(node: NodeServer) -> None:
+    node.engine.script = Script(refuse=InvalidValue("no", param="temperature"))
+    shown = neuron("explain", asked(node), "--host", node.url).stdout
+    assert "why      refused: invalid_value, because of temperature" in shown
 
 
 def test_without_an_id_the_last_ones_are_listed(node: NodeServer) -> None:

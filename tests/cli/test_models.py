@@ -240,6 +240,7 @@ def test_a_model_is_not_removed_while_a_listener_does_not_say_whether_it_uses_it
     assert done.returncode != 0
     assert "does not say whether" in done.stderr
     assert "pypi:tiny" in neuron("models", "--cached", env=fetched).stdout
+    assert neuron("models", "--cached", "--host", "gpu1", env=fetched).returncode == 64
     assert neuron("rm", "pypi:none", env=fetched).returncode == 1
 
 

@@ -24,6 +24,7 @@ def request_info(record: Record) -> RequestInfo:
         n_prompts=record.n_prompts,
         finish_reason=record.finish if state == "finished" else None,
         code=record.finish if state in ("failed", "refused") else None,
+        param=record.param,
         cause=record.cause,
         parameters=record.parameters,
         **_tokens(record),
