@@ -330,7 +330,7 @@ class FakeEngine:
 
     async def detokenize(self, model_id: str, ids: Sequence[int]) -> str:
         self._note(model_id, TokenPrompt(ids=ids))
-        if ids and max(ids) > 256:
+        if any(not 0 <= i <= 256 for i in ids):
             raise InvalidValue("the prompt has an id outside the vocabulary of 257", param="prompt")
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 

@@ -50,9 +50,9 @@ class FuzzedEngine(FakeEngine):
     def refuse_new(self) -> None:
         pass
 
-    async def unload(self, model_id: str) -> None:
+    async def unload(self, model_id: str, *, now: bool = False) -> None:
         kept = self.models.get(MODEL)
-        await super().unload(model_id)
+        await super().unload(model_id, now=now)
         if model_id == MODEL and kept is not None:
             self.models[MODEL] = kept
 
