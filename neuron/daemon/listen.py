@@ -39,7 +39,9 @@ def listen(
         raise ConfigError("a socket was handed over, and uds names another", hint="leave out uds")
     if settings.uds and settings.tls_cert:
         raise NO_TLS
-    if settings.uds and (also := [key for key in ("bind", "port") if key in settings.origins]):
+    if settings.uds and (
+        also := [key for key in ("bind", "port") if settings.origins.get(key, "").startswith("--")]
+    ):
         raise ConfigError(
             f"uds is where to listen, and {also[0]} ({settings.origins[also[0]]}) names another place",
             hint="leave out one of them",
