@@ -24,7 +24,7 @@ from neuron.errors import RepoFetchFailed
 MAX_METADATA_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 20
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError, csv.Error)
-"""What a damaged, encrypted or exotic zip raises (NotImplementedError is a RuntimeError)."""
+"""What a zip raises that is damaged, encrypted or packed in a way that zipfile does not know (a RuntimeError)."""
 _HINT = "the package is damaged or was not built as a wheel should be; try another version"
 
 

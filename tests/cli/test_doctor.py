@@ -146,10 +146,12 @@ def test_the_port_is_free_a_nodes_or_somebody_elses(node: NodeServer) -> None:
     assert "is free" in check.port(where(env_of(free_port()))).says
     assert "is a node's" in check.port(where(env_of(node.port))).says
     listen = (
-        "import socket, time; s = socket.create_server(('127.0.0.1', 0)); "
-        "print(s.getsockname()[1], flush=True); time.sleep(60)"
+        "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); "
+        "print(s.getsockname()[1], flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen([sys.executable, "-c", listen], stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", listen], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         try:
             found = check.port(where(env_of(int(other.stdout.readline()))))
