@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from neuron.errors import ConfigError, NeuronError, UsageError
-from neuron.setting import (
+from neuron.setting_kinds import (
     FILE,
     NEW_FILE,
     NEW_FOLDER,

@@ -40,7 +40,7 @@ LEAVES = {
     "nvml",
     "safetensors_header",
     "secret_file",
-    "setting",
+    "setting_kinds",
     "settings",
     "toml_file",
 }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from neuron.cli.app import EXAMPLES, commands, program
+from neuron.cli.app import EXAMPLES, GROUPS, commands, program
 from neuron.cli.exits import MEANINGS
 
 ENVIRONMENT = {
@@ -32,7 +32,7 @@ FILES = {
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """File name and text of every page: the program's, then one a command."""
+    """File name and text of every page: the program's, then one a command and one a group of commands."""
     from typer import Context
 
     group = program()
@@ -46,6 +46,14 @@ def pages() -> Iterator[tuple[str, str]]:
         name = "-".join(("neuron", *words))
         see_also = section("SEE ALSO", [r"\fBneuron\fR(1)"])
         yield f"{name}.1", _page(name, command, context, module.EXAMPLES, [see_also])
+    for group_name, (_, modules) in GROUPS.items():
+        context = Context(group.commands[group_name], info_name=group_name, parent=top)
+        examples = [module.EXAMPLES[0] for module in modules]
+        more = list(_group_sections(group, group_name))
+        yield (
+            f"neuron-{group_name}.1",
+            _page(f"neuron-{group_name}", context.command, context, examples, more),
+        )
 
 
 def escape(text: str) -> str:
@@ -95,18 +103,32 @@ def _parameters(command: Any, context: Any) -> Iterator[str]:
 
 
 def _program_sections(group: Any) -> Iterator[str]:
-    yield section("COMMANDS", tagged(_summaries(group), bold=True))
+    yield section("COMMANDS", tagged(_summaries(group, _words(commands())), bold=True))
     yield section("EXIT STATUS", tagged((str(code.value), text) for code, text in MEANINGS.items()))
     yield section("ENVIRONMENT", tagged(ENVIRONMENT.items()))
     yield section("FILES", tagged(FILES.items()))
-    names = ("-".join(("neuron", *words)) for words, _ in commands())
-    others = [rf"\fB{escape(name)}\fR(1)" for name in names]
+    others = [_reference(words) for words in (*((name,) for name in GROUPS), *_words(commands()))]
     yield section("SEE ALSO", [", ".join([*others, r"\fBneuron.toml\fR(5)", r"\fBneuron\-api\fR(7)"])])
 
 
-def _summaries(group: Any) -> Iterator[tuple[str, str]]:
+def _group_sections(group: Any, name: str) -> Iterator[str]:
+    """What the page of ``neuron keys`` has beyond its own help."""
+    inside = [words for words in _words(commands()) if words[0] == name]
+    yield section("COMMANDS", tagged(_summaries(group, inside), bold=True))
+    yield section("SEE ALSO", [", ".join([r"\fBneuron\fR(1)", *map(_reference, inside)])])
+
+
+def _words(found: Iterable[tuple[tuple[str, ...], object]]) -> list[tuple[str, ...]]:
+    return [words for words, _ in found]
+
+
+def _reference(words: tuple[str, ...]) -> str:
+    return rf"\fB{escape('-'.join(('neuron', *words)))}\fR(1)"
+
+
+def _summaries(group: Any, of: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, str]]:
     """Each command with the first sentence of its help."""
-    for words, _ in commands():
+    for words in of:
         command = group
         for word in words:
             command = command.commands[word]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from neuron.cli.app import commands
+from neuron.cli.app import GROUPS, commands
 from neuron.cli.exits import MEANINGS
 from neuron.cli.generate import ROOT, files
 from neuron.cli.manual import escape
@@ -27,6 +27,16 @@ def test_no_page_is_left_over() -> None:
     wanted = {path for path, _ in files()}
     assert {str(page.relative_to(ROOT)) for page in MAN} <= wanted
     assert {page.name for page in MAN} >= {f"{'-'.join(('neuron', *words))}.1" for words, _ in commands()}
+
+
+def test_a_group_of_commands_has_a_page_that_names_them() -> None:
+    for name, (_, modules) in GROUPS.items():
+        page = (ROOT / "man" / f"neuron-{name}.1").read_text()
+        inside = [words for words, module in commands() if module in modules]
+        assert len(inside) == len(modules)
+        assert all(escape(f"neuron-{'-'.join(words)}") in page for words in inside)
+        assert all(escape(module.EXAMPLES[0]) in page for module in modules)
+        assert escape(f"neuron-{name}") in (ROOT / "man" / "neuron.1").read_text()
 
 
 @pytest.mark.skipif(shutil.which("man") is None, reason="needs man")

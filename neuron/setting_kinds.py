@@ -1,4 +1,4 @@
-"""One key of the settings: what a value may be, what it means, how it is spelt on the command line."""
+"""What a key of the settings may hold, and how a key is declared: kinds of values, and what is said of a key."""
 
 from __future__ import annotations
 
