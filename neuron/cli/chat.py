@@ -142,9 +142,20 @@ def run(
 
     The model runs on the node that --host or NEURON_HOST names, else on this machine's node, and is loaded there
     if need be. If neither is named and no node runs here, it runs in this process.
+
+    Where nothing is said, answers are drawn as the model's files recommend; where they recommend no temperature, at
+    temperature 0.7 and top_p 0.95.
     """
     sampling = {name: value for name, value in locals().items() if name in SAMPLING and value is not None}
     if show_sessions:
+        asked = {
+            "MODEL": model,
+            "PROMPT": prompt,
+            "--system": system,
+            "--continue": resume,
+            "--session": session,
+        }
+        _refuse_with_list({**asked, "--extract": extract, "--schema": schema, **sampling})
         _list(json)
         return
     _refuse_prompt_as_model(model, prompt)
@@ -190,8 +201,13 @@ def _talk(
     from neuron.cli.repl import Repl
     from neuron.cli.talk import Talk, kept_session
     from neuron.cli.target import chat_target
+    from neuron.cli.terminal import ended_in_order
 
-    with kept_session(name, question is None) as session, chat_target(host, model or session.model) as target:
+    with (
+        ended_in_order(),
+        kept_session(name, question is None) as session,
+        chat_target(host, model or session.model) as target,
+    ):
         conversation = Conversation(target.node.chat, target.model_id, **said)
         talk = Talk(target, conversation, AnswerPrinter(Display(**display), raw=raw), session)
         if question is None:
@@ -274,6 +290,13 @@ def _refuse_together(*groups: dict[str, Any]) -> None:
     for group in groups:
         if all(group.values()):
             raise UsageError(f"{' and '.join(group)} exclude each other")
+
+
+def _refuse_with_list(others: dict[str, Any]) -> None:
+    for name, said in others.items():
+        if said not in (None, False):
+            flag = "--" + name.replace("_", "-") if name in SAMPLING else name
+            raise UsageError(f"--list asks no model, so it takes no {flag}", hint="leave one of them out")
 
 
 def _refuse_without_prompt(flags: dict[str, Any]) -> None:

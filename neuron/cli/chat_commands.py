@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from neuron.cli import chat_settings, sessions
 from neuron.cli.chat_settings import DEFAULT, DISPLAY, SETTINGS
+from neuron.cli.recap import show_recap
 from neuron.cli.render import notice
 from neuron.cli.talk import Talk
 from neuron.cli.terminal_text import clean, one_line
@@ -162,8 +163,8 @@ def _load(talk: Talk, argument: str) -> None:
     if not argument:
         raise UsageError("/load needs the name of a session", hint="/sessions lists them")
     talk.move(argument)
-    count = len(talk.conversation.turns)
-    notice(f"the session {argument}, {count} messages, goes on with {talk.conversation.model_id}")
+    notice(f"the session {argument} goes on with {talk.conversation.model_id}")
+    show_recap(talk)
 
 
 def _sessions(talk: Talk, argument: str) -> None:
@@ -216,10 +217,16 @@ def _change(talk: Talk, key: str, value: object) -> None:
 
 
 def _setting(talk: Talk, key: str) -> str:
-    shown = (
-        getattr(talk.printer.display, key) if key in DISPLAY else talk.conversation.sampling.get(key, DEFAULT)
-    )
-    return f"  {key:<18}  {one_line(str(shown)):<8}  {SETTINGS[key].takes}"
+    shown = getattr(talk.printer.display, key) if key in DISPLAY else _parameter(talk, key)
+    return f"  {key:<18}  {one_line(str(shown)):<12}  {SETTINGS[key].takes}"
+
+
+def _parameter(talk: Talk, key: str) -> str:
+    """The value that is set, else the default with the value that holds, where that is known."""
+    if (value := talk.conversation.sampling.get(key)) is not None:
+        return str(value)
+    held = {**talk.recommended, **talk.conversation.defaults}.get(key)
+    return DEFAULT if held is None else f"{held} {DEFAULT}"
 
 
 def _tokens(talk: Talk, argument: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -71,11 +72,20 @@ DISPLAY: dict[str, Setting] = {
 }
 SETTINGS = {**SAMPLING, **DISPLAY}
 DEFAULT = "default"
-"""The word that takes a parameter of an answer back to the model's own."""
+"""The word that takes a parameter of an answer back to what holds unsaid."""
+MODERATE: dict[str, int | float] = {"temperature": 0.7, "top_p": 0.95}
+"""What a chat asks for where the model recommends no temperature: at 1, which is the API's, small models ramble."""
+
+
+def defaults(recommended: Mapping[str, int | float] | None) -> dict[str, int | float]:
+    """What a chat adds to what a model's files recommend; nothing where that is not known."""
+    if recommended is None or "temperature" in recommended:
+        return {}
+    return {key: value for key, value in MODERATE.items() if key not in recommended}
 
 
 def parsed(key: str, text: str) -> Any:
-    """The value that ``text`` gives a key; None for the model's own.
+    """The value that ``text`` gives a key; None for the default.
 
     Raises:
         UsageError: a key that is not there, with the nearest; a value that it does not take.

@@ -33,6 +33,8 @@ class Conversation:
         self.model_id = model_id
         self.system = system
         self.sampling = dict(sampling or {})
+        self.defaults: Mapping[str, Any] = {}
+        """Parameters where ``sampling`` doesn't say; they belong to the model, so no line records them."""
         self._format: dict[str, Any] = {} if schema is None else {"response_format": json_schema(schema)}
         self.turns: list[Line] = []
         """Questions and answers in turn; only the last question may be without one."""
@@ -119,7 +121,10 @@ class Conversation:
         before = self.messages[:-2] if again and len(self.turns) % 2 == 0 else self.messages
         asked: Line = {"role": "user", "content": question}
         request = ChatCompletionRequest(
-            model=self.model_id, messages=[*before, asked], **self.sampling, **self._format
+            model=self.model_id,
+            messages=[*before, asked],
+            **{**self.defaults, **self.sampling},
+            **self._format,
         )
         if not again:
             self.change(asked)

@@ -51,6 +51,7 @@ def as_json(talk: Talk, question: str) -> None:
             "usage": end.usage,
         }
     )
+    talk.printer.remark(end)
 
 
 def as_schema(talk: Talk, question: str) -> None:

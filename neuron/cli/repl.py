@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from neuron.cli import chat_commands
+from neuron.cli.recap import show_recap
 from neuron.cli.render import notice
 from neuron.cli.talk import Talk, complain
 from neuron.cli.terminal import is_capable
@@ -26,6 +27,7 @@ class Repl:
     def run(self) -> None:
         """The loop."""
         self._talk.measure()
+        show_recap(self._talk)
         read = reader(self._talk)
         notice(f"{self._talk.conversation.model_id}: /help lists commands and keys, Ctrl-D leaves")
         while (text := _message(read)) is not None:

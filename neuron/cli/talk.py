@@ -9,6 +9,7 @@ from typing import Any
 
 from neuron.cli import sessions
 from neuron.cli.answer import AnswerPrinter, Show
+from neuron.cli.chat_settings import defaults
 from neuron.cli.conversation import Conversation, Line
 from neuron.cli.render import notice
 from neuron.cli.sessions import Session
@@ -32,9 +33,12 @@ class Talk:
         """Most tokens that prompt and answer may have together."""
         self.used: int | None = None
         """Tokens that the conversation has; None: not counted."""
+        self.recommended: dict[str, int | float] = {}
+        """Parameters that the model's files say."""
         self._kept = session or Kept(None)
         if self.session is not None:
             self._begin(self.session)
+        self._take_defaults()
 
     @property
     def session(self) -> Session | None:
@@ -50,6 +54,12 @@ class Talk:
         for line in said:
             if line not in held:
                 self.conversation.change(line)
+
+    def _take_defaults(self) -> None:
+        """What holds where nothing is set is the model's, and changes with it."""
+        info = self.target.node.model(self.conversation.model_id)
+        said = info.sampling if info else None
+        self.recommended, self.conversation.defaults = said or {}, defaults(said)
 
     def _keep_in(self, session: Session) -> None:
         self._kept.change(session)
@@ -99,6 +109,7 @@ class Talk:
     def switch(self, model: str) -> None:
         """Go on with another model, which is loaded if need be."""
         self.conversation.change({"do": "model", "value": self.target.load(model)})
+        self._take_defaults()
         self.measure()
 
     def move(self, name: str) -> None:
@@ -114,6 +125,7 @@ class Talk:
         model, self.conversation = self.conversation.model_id, conversation
         self._keep_in(session)
         conversation.change({"do": "model", "value": model})
+        self._take_defaults()
         self.measure()
 
     def measure(self) -> None:

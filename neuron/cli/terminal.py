@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TextIO
 
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+
 
 def is_capable(stream: TextIO) -> bool:
     """Whether ``stream`` is a terminal that moves a cursor."""
@@ -44,6 +46,33 @@ def keys_wait() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+
+
+class _Ended(BaseException):
+    """A signal that ends the process."""
+
+
+@contextlib.contextmanager
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM, and SIGHUP of a terminal that is closed, unwind what runs, so that it keeps what it has; then the
+    process dies of the signal, as it would have. A signal that is ignored stays so."""
+    caught: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in (*ENDING, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)
+        caught.append(number)
+        raise _Ended
+
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        if caught:
+            signal.signal(caught[0], signal.SIG_DFL)
+            os.kill(os.getpid(), caught[0])
 
 
 @contextlib.contextmanager

@@ -96,6 +96,7 @@ class Entry:
             quant=model.quant,
             device=model.device,
             idle_s=self.idle_s,
+            sampling=model.defaults,
         )
 
 

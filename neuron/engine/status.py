@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from neuron.engine.request import Sampling
 from neuron.progress import Progress
 
 ModelState = Literal["available", "loading", "loaded", "unloading", "failed"]
@@ -53,6 +54,8 @@ class ModelStatus:
     idle_s: float | None = None
     """How long nobody has used it; None while it works or is not loaded."""
     pinned: bool = False
+    sampling: Sampling | None = None
+    """What its files recommend; None until it is loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

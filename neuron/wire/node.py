@@ -146,6 +146,8 @@ class ModelInfo(msgspec.Struct, kw_only=True):
     """Idle seconds after which it is unloaded; null: it stays."""
     pinned: bool = False
     """Whether it is unloaded only by its name."""
+    sampling: dict[str, int | float] | None = None
+    """What its files recommend, and holds where a request doesn't say; null until it is loaded."""
 
 
 class ShowRequest(msgspec.Struct, kw_only=True):

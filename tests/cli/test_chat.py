@@ -1,13 +1,15 @@
 """Chat without a terminal: prompts, pipes, JSON, and where the model runs."""
 
 import json
+import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from neuron.cli.chat import question_from
-from neuron.engine.request import ChatPrompt
+from neuron.engine.request import ChatPrompt, Sampling
 from neuron.errors import DeviceFault, QueueFull, UnsupportedParameter, UsageError
 from tests.support.cli import PROGRAM, environment, free_port, neuron
 from tests.support.fake_engine import Script, Think
@@ -208,6 +210,7 @@ def test_an_answer_that_does_not_fit_the_schema_is_exit_1_and_no_output(
         (["-x", "--json"], "--extract and --json exclude each other"),
         (["-c", "--session", "s"], "--continue and --session exclude each other"),
         (["--session", "../s"], "no name for a session"),
+        (["--list"], "--list asks no model, so it takes no MODEL"),
     ],
 )
 def test_what_can_not_be_meant_is_exit_64(tmp_path: Path, args: list[str], says: str) -> None:
@@ -257,3 +260,63 @@ def test_penalties_reach_the_engine(node: NodeServer) -> None:
         0.5,
         -0.5,
     )
+
+
+@pytest.mark.parametrize("more", [["-c"], ["--system", "x"], ["--top-p", "0.5"], ["-x"], ["--session", "s"]])
+def test_a_list_takes_nothing_that_is_asked(tmp_path: Path, more: list[str]) -> None:
+    done = neuron("chat", "--list", *more, env={"NEURON_STATE": str(tmp_path), "NEURON_HOST": "gpu1"})
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "--list asks no model" in done.stderr
+    assert (
+        neuron("chat", "--list", env={"NEURON_STATE": str(tmp_path), "NEURON_HOST": "gpu1"}).returncode == 0
+    )
+
+
+def test_the_line_of_usage_goes_to_stderr_beside_json_too(node: NodeServer) -> None:
+    done = neuron("chat", "org/tiny", "Hi", "--json", "--usage", "--host", node.url)
+    assert json.loads(done.stdout)["usage"]["completion_tokens"] == 3
+    assert done.stderr.count("\n") == 1
+    assert "3 answer tokens" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("recommended", "flags", "sent"),
+    [
+        (Sampling(), [], (0.7, 0.95)),
+        (Sampling(top_p=0.8), [], (0.7, None)),
+        (Sampling(temperature=0.6), [], (None, None)),
+        (Sampling(), ["--temperature", "1"], (1, 0.95)),
+        (Sampling(temperature=0.6), ["--top-p", "0.5"], (None, 0.5)),
+        (None, [], (None, None)),
+    ],
+)
+def test_where_the_model_recommends_no_temperature_a_chat_takes_a_moderate_one(
+    node: NodeServer, recommended: Sampling | None, flags: list[str], sent: tuple[float | None, float | None]
+) -> None:
+    model = replace(node.engine.models["org/tiny"], sampling=recommended)
+    node.engine.models["org/tiny"] = model
+    neuron("chat", "org/tiny", "Hi", *flags, "--host", node.url)
+    sampling = node.engine.streams[-1].generation.sampling
+    assert (sampling.temperature, sampling.top_p) == sent
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_the_chat_keeps_the_part_that_was_shown(
+    node: NodeServer, tmp_path: Path, number: signal.Signals
+) -> None:
+    node.engine.script = Script(texts=["part "] * 500, step_s=0.02)
+    chat = subprocess.Popen(
+        [*PROGRAM, "chat", "org/tiny", "Hi", "--session", "s", "--host", node.url],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=environment(NEURON_STATE=str(tmp_path)),
+    )
+    assert chat.stdout is not None
+    assert chat.stdout.read(10) == b"part part "
+    chat.send_signal(number)
+    assert chat.wait(10) == -number
+    chat.stdout.close()
+    last = json.loads((tmp_path / "sessions" / "s.jsonl").read_text().splitlines()[-1])
+    assert last["stopped"] is True
+    assert last["content"].startswith("part part ")
+    eventually(node.engine.streams[-1].left.is_set)

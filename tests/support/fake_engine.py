@@ -25,7 +25,7 @@ from neuron.engine.events import (
     Usage,
 )
 from neuron.engine.plan import LoadPlan
-from neuron.engine.request import ChatPrompt, Generation, LoadSpec, Prompt, TextPrompt, TokenPrompt
+from neuron.engine.request import ChatPrompt, Generation, LoadSpec, Prompt, Sampling, TextPrompt, TokenPrompt
 from neuron.engine.status import Activation, DecodeStatus, EngineStatus, LoadFigures, Loads, ModelStatus
 from neuron.errors import AlreadyLoaded, InvalidValue, ModelNotLoaded, NeuronError, ShuttingDown
 from neuron.keys import ANONYMOUS
@@ -228,6 +228,7 @@ class FakeEngine:
             fingerprint="fp_fake",
             loaded_at_s=1_700_000_000,
             load=LoadFigures(max_in_flight=16, kv_budget_bytes=8 << 20, kv_free_bytes=4 << 20),
+            sampling=Sampling(),
         )
 
     @classmethod

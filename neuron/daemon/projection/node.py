@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 
 import msgspec
 
 from neuron.engine import status as engine
+from neuron.engine.request import Sampling
 from neuron.hardware import CpuReading, GpuReading, Host
 from neuron.progress import Progress
 from neuron.settings import Settings
@@ -102,6 +104,7 @@ def model_info(model: engine.ModelStatus) -> wire.ModelInfo:
         idle_s=model.idle_s,
         ttl_s=model.ttl_s,
         pinned=model.pinned,
+        sampling=None if model.sampling is None else recommended(model.sampling),
     )
     if model.load is not None:
         info.in_flight, info.queue_depth = model.load.in_flight, model.load.queue_depth
@@ -111,6 +114,13 @@ def model_info(model: engine.ModelStatus) -> wire.ModelInfo:
     if model.progress is not None:
         info.progress = progress(model.progress)
     return info
+
+
+def recommended(sampling: Sampling) -> dict[str, int | float]:
+    """What of it is said."""
+    return {
+        f.name: value for f in fields(sampling) if isinstance(value := getattr(sampling, f.name), int | float)
+    }
 
 
 def progress(value: Progress) -> wire.LoadProgress:

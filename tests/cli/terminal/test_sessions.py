@@ -5,12 +5,14 @@ import os
 import signal
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from neuron.engine.request import Sampling
 from tests.cli.terminal.conftest import Open
 from tests.support.cli import neuron
 from tests.support.fake_engine import Script, Think
-from tests.support.node_server import NodeServer
+from tests.support.node_server import NodeServer, eventually
 from tests.support.terminal import Terminal
 
 Asked = Callable[[], list[object]]
@@ -132,7 +134,7 @@ def test_save_and_load(chat: Open, tmp_path: Path, asked: Asked) -> None:
         screen.wait_prompt()
         say(screen, "other")
         say(screen, "/save first", "there is a session first already")
-        say(screen, "/load first", "the session first, 4 messages")
+        say(screen, "/load first", "session first: 4 messages")
         say(screen, "/sessions", "* first")
         say(screen, "three")
         assert asked() == ["one", "Hello wörld", "two", "Hello wörld", "three"]
@@ -201,3 +203,49 @@ def test_a_folder_that_cannot_be_written_is_said_and_the_chat_goes_on(chat: Open
         screen.wait_for("this conversation is not kept")
         screen.wait_prompt()
         say(screen, "one")
+
+
+def test_what_is_resumed_is_shown_with_its_name_and_its_last_exchange(chat: Open, node: NodeServer) -> None:
+    with chat("--session", "s") as screen:
+        screen.wait_prompt()
+        say(screen, "one")
+        node.engine.script = Script(texts=[f"line {n}\n\n" for n in range(20)])
+        say(screen, "two", "line 19")
+        leave(screen)
+    with chat("-c", model="") as screen:
+        screen.wait_for("session s: 4 messages")
+        screen.wait_prompt()
+        assert "> two" in screen.text
+        assert "line 3" in screen.text
+        assert "more lines" in screen.text
+        assert "line 19" not in screen.text
+        assert "> one" not in screen.text
+        leave(screen)
+
+
+def test_a_terminal_that_is_closed_keeps_the_part_that_was_shown(
+    chat: Open, node: NodeServer, tmp_path: Path
+) -> None:
+    node.engine.script = Script(texts=["part "] * 500, step_s=0.02)
+    with chat("--session", "s") as screen:
+        screen.wait_prompt()
+        screen.ask("one")
+        screen.wait_for("part part")
+        screen.child.ptyproc.fileobj.close()
+        file = tmp_path / "sessions" / "s.jsonl"
+        eventually(lambda: lines(file)[-1].get("role") == "assistant")
+    assert lines(file)[-1]["stopped"] is True
+
+
+def test_set_shows_the_values_that_hold(chat: Open, node: NodeServer) -> None:
+    model = replace(node.engine.models["org/tiny"], sampling=Sampling(temperature=0.6, top_k=20))
+    node.engine.models["org/other"] = replace(model, id="org/other")
+    with chat() as screen:
+        screen.wait_prompt()
+        say(screen, "/set temperature", "temperature         0.7 default")
+        say(screen, "/set top_p 0.5", "top_p               0.5  ")
+        say(screen, "/set top_p default", "top_p               0.95 default")
+        say(screen, "/model org/other", "goes on with org/other")
+        say(screen, "/set temperature", "temperature         0.6 default")
+        say(screen, "/set top_k", "top_k               20 default")
+        say(screen, "/set top_p", "top_p               default  ")
