@@ -16,6 +16,7 @@ from neuron.node_url import http_base
 from neuron.nodes import Place, place
 from neuron.transport import TLS_HINT, tls_failure, transport
 from neuron.wire.chat import ChatCompletionChunk, ChatCompletionRequest, CompletionUsage, StreamOptions
+from neuron.wire.errors import without_hint
 from neuron.wire.event_stream import ServerEvent, read_events
 from neuron.wire.node import (
     DiscoveryResponse,
@@ -196,7 +197,8 @@ class NodeClient:
         for event in self._events("/models/load", spec):
             progress = _decode(event.data.encode(), LoadProgress, self.url)
             if progress.status == "failed":
-                raise _answered(400, {"error": progress.error, "code": progress.code}, self.url)
+                said = {"error": progress.error, "code": progress.code, "hint": progress.hint}
+                raise _answered(400, said, self.url)
             yield progress
             if progress.status == "loaded":
                 return
@@ -336,10 +338,10 @@ def _answered(status: int, body: dict[str, Any], url: str) -> NeuronError:
     message = said.get("message") or said.get("detail") or code or f"{url} answered with HTTP status {status}"
     if "already loaded" in str(message):
         return AlreadyLoaded(str(message))
-    hint = said.get("suggestion")
+    hint = said.get("suggestion") or body.get("hint")
     return NodeAnsweredError(
-        str(message),
-        hint=hint if hint and hint not in str(message) else None,
+        without_hint(str(message), hint),
+        hint=hint,
         param=said.get("param"),
         status=status,
         remote_code=code,

@@ -18,6 +18,7 @@ import msgspec
 from neuron.errors import NeuronError, NodeAnsweredError, NodeUnreachable, StreamCut
 from neuron.node_url import UNIX
 from neuron.transport import TLS_HINT, tls_failure, transport
+from neuron.wire.errors import without_hint
 from neuron.wire.event_stream import ServerEvent, read_events
 
 CONNECT_S, SILENCE_S = 10.0, 300.0
@@ -52,6 +53,7 @@ class _Chunk(msgspec.Struct):
     choices: list[_Choice] = msgspec.field(default_factory=list)
     usage: _Usage | None = None
     error: Any = None
+    hint: Any = None
 
 
 class _Model(msgspec.Struct):
@@ -82,28 +84,28 @@ class Server:
     """A server by the URL under which ``/chat/completions`` lies. Several threads may ask at once.
 
     Args:
-        uds: the Unix socket of a node; ``base_url`` is then a mere name.
+        uds: the Unix socket of a node, in place of ``base_url``.
         places: connections that are kept.
         clock: seconds.
     """
 
     def __init__(
         self,
-        base_url: str,
+        base_url: str | None = None,
         *,
         uds: str | None = None,
         key: str | None = None,
         places: int = 1,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.url = base_url.rstrip("/")
+        self.url = f"{UNIX}{uds}" if uds else (base_url or "").rstrip("/")
         self._base = "http://localhost/v1" if uds else self.url
         self.form = FORMS[0]
         self.stopped = threading.Event()
         self._clock = clock
         limits = httpx.Limits(max_connections=places, max_keepalive_connections=places)
         self._http = httpx.Client(
-            transport=transport(f"{UNIX}{uds}" if uds else self.url, limits),
+            transport=transport(self.url, limits),
             timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
             headers={"Authorization": f"Bearer {key}"} if key else {},
             limits=limits,
@@ -194,7 +196,7 @@ class Server:
         except msgspec.DecodeError as e:
             raise self._foreign(e) from e
         if chunk.error:
-            raise _answered(200, chunk.error)
+            raise _answered(200, chunk.error, chunk.hint)
         return chunk
 
     @contextmanager
@@ -237,14 +239,19 @@ def _refusal(response: httpx.Response) -> NodeAnsweredError:
         body = msgspec.json.decode(response.content)
     except msgspec.DecodeError:
         body = None
-    said = body.get("error", body) if isinstance(body, dict) else None
-    return _answered(response.status_code, said)
+    fields = body if isinstance(body, dict) else {}
+    return _answered(response.status_code, fields.get("error", fields), fields.get("hint"))
 
 
-def _answered(status: int, said: Any) -> NodeAnsweredError:
+def _answered(status: int, said: Any, hint: Any = None) -> NodeAnsweredError:
     """An error in any of the shapes that servers have: ``{"message", "code"}``, ``{"detail"}``, a text."""
     fields = said if isinstance(said, dict) else {"message": said}
     message = fields.get("message") or fields.get("detail") or f"HTTP status {status}"
     code = fields.get("code") or fields.get("type")
-    hint = NO_KEY if status == 401 else fields.get("suggestion")
-    return NodeAnsweredError(str(message), hint=hint, status=status, remote_code=code and str(code))
+    hint = hint if isinstance(hint, str) else None
+    return NodeAnsweredError(
+        without_hint(str(message), hint),
+        hint=NO_KEY if status == 401 else hint or fields.get("suggestion"),
+        status=status,
+        remote_code=code and str(code),
+    )

@@ -100,8 +100,13 @@ EXITS: dict[type[e.NeuronError], Exit] = {
 BY_CODE = {cls.code: exit_ for cls, exit_ in EXITS.items() if "code" in vars(cls)}
 
 
+BY_STATUS: dict[object, Exit] = {401: Exit.PERMISSION, 403: Exit.PERMISSION}
+"""For servers of others, which have other words for a key that they don't take, or none."""
+
+
 def exit_code(error: e.NeuronError) -> Exit:
     """The code for an error, the same whether it happened here or on the node that answered with it."""
     if isinstance(error, e.NodeAnsweredError):
-        return BY_CODE.get(str(error.details.get("remote_code")), Exit.FAILURE)
+        by_status = BY_STATUS.get(error.details.get("status"), Exit.FAILURE)
+        return BY_CODE.get(str(error.details.get("remote_code")), by_status)
     return EXITS[type(error)]

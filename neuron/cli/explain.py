@@ -18,7 +18,19 @@ EXAMPLES = (
     "neuron explain --limit 100 --json --host gpu1",
 )
 
-COLUMNS = ("ID", "STATE", "MODEL", "PROMPT", "ANSWER", "TOK/S", "QUEUE MS", "TOTAL MS", "WHY")
+COLUMNS = (
+    "ID",
+    "ARRIVED",
+    "KEY",
+    "STATE",
+    "MODEL",
+    "PROMPT",
+    "ANSWER",
+    "TOK/S",
+    "QUEUE MS",
+    "TOTAL MS",
+    "WHY",
+)
 BAR = 40
 """Characters of the whole time."""
 PHASES = ("prepare", "queue", "prefill", "decode", "deliver")
@@ -69,6 +81,8 @@ def run(
 def _row(info: RequestInfo) -> tuple[object, ...]:
     return (
         info.id,
+        _time_of_day(info.arrived),
+        info.principal or "-",
         info.state,
         info.model or "-",
         _or_dash(info.prompt_tokens),
@@ -167,6 +181,14 @@ def _aligned(facts: list[tuple[str, str]]) -> list[str]:
     from neuron.cli.terminal_text import one_line
 
     return [f"{name:<8} {one_line(value)}" for name, value in facts]
+
+
+def _time_of_day(seconds: float) -> str:
+    """Of this machine; with the date where that is not today's."""
+    from datetime import datetime
+
+    then = datetime.fromtimestamp(seconds)
+    return then.strftime("%H:%M:%S" if then.date() == datetime.now().date() else "%Y-%m-%d %H:%M:%S")
 
 
 def _clock(seconds: float) -> str:

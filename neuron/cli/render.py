@@ -42,7 +42,12 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     console = _stdout_console()
     with console.capture() as rendered:  # rich would make an exit of its own of a pipe that closes
         console.print(table)
-    print(rendered.get(), end="")
+    print(_without_padding(rendered.get()), end="")
+
+
+def _without_padding(rendered: str) -> str:
+    """Lines without the blanks that fill up their last column."""
+    return "".join(f"{line.rstrip()}\n" for line in rendered.splitlines())
 
 
 def _is_number(cell: object) -> bool:
@@ -72,7 +77,7 @@ def show_bars(values: Sequence[tuple[str, float]]) -> None:
                 f"{one_line(name):<{names}}  ", (f"{bar:<{BAR_CHARS}}", "cyan"), f"  {value:,.1f}"
             )
             console.print(line)
-    print(rendered.get(), end="")
+    print(_without_padding(rendered.get()), end="")
 
 
 def notice(text: str) -> None:

@@ -84,6 +84,8 @@ def _show(results: list[tuple[str, NeuronError | None]], json: bool, *, as_list:
     for name, error in results:
         if error is not None:
             notice(f"neuron: {name}: {error}")
+            if error.hint:
+                notice(f"hint: {error.hint}")
         elif not json:
             print(f"unloaded: {one_line(name)}")
     if not results:

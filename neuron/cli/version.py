@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from neuron.cli.context import HostOption, JsonOption, node
-from neuron.errors import NodeUnreachable
+from neuron.errors import NeuronError, NodeUnreachable
 
 if TYPE_CHECKING:
     from neuron.wire.node import VersionResponse
@@ -18,17 +18,25 @@ EXAMPLES = ("neuron version", "neuron version --host gpu1 --json")
 def run(host: HostOption = None, json: JsonOption = False) -> None:
     """Show this program's version, and the node's.
 
-    Without --host the node is this machine's, if one runs."""
+    Without --host the node is this machine's, if one runs. Where the node can't be asked, this program is shown all
+    the same, and the exit code says why.
+    """
     from neuron.cli.render import show_fields, show_json
 
-    program, found = _program(), _node_version(host)
+    program, found, failure = _program(), None, None
+    try:
+        found = _node_version(host)
+    except NeuronError as e:
+        failure = e  # what is known of this program is shown all the same
     if json:
         show_json({"program": program, "node": found})
-        return
-    show_fields(program.items())
-    if found:
+    else:
+        show_fields(program.items())
+    if found and not json:
         print()
         show_fields(_node_fields(found))
+    if failure:
+        raise failure
 
 
 def package_version(name: str = "neuron-node") -> str:

@@ -24,6 +24,10 @@ KEPT = 120
 """Samples that a sparkline can show."""
 BLOCKS = "▁▂▃▄▅▆▇█"
 LEAVE = "q"
+NARROW_COLUMNS = 64
+"""On less than this the page is one of plain lines."""
+FIXED_LINES = 8
+"""What the page takes beside its models and GPUs."""
 FIXED_COLUMNS = 56
 """What the page takes beside its sparklines, of which there are at most two in a row."""
 
@@ -78,8 +82,34 @@ def sparkline(values: Sequence[float], width: int, top: float | None = None) -> 
     return "".join(marks).rjust(width)
 
 
-def page(history: History, width: int) -> RenderableType:
-    """What is on the screen."""
+def page(history: History, width: int, height: int | None = None) -> RenderableType:
+    """What is on a screen of so many columns and lines; None: as many lines as it takes."""
+    if width < NARROW_COLUMNS or (height is not None and height < _n_lines(history)):
+        return _short_page(history)
+    return _whole_page(history, width)
+
+
+def _n_lines(history: History) -> int:
+    assert history.newest is not None
+    body = history.newest.body
+    return FIXED_LINES + max(1, len(body.models)) + len(body.devices)
+
+
+def _short_page(history: History) -> RenderableType:
+    """A line for each thing, cut where the screen ends, what matters most at the left and at the top."""
+    from rich.console import Group
+    from rich.text import Text
+
+    assert history.newest is not None
+    body = history.newest.body
+    models = [f"{m.in_flight}/{m.max_in_flight} {one_line(m.id)} {speed(m):,.0f} tok/s" for m in body.models]
+    devices = [f"GPU {d.index} {d.utilization_pct} % {d.vram_free_mb:,} MB free" for d in body.devices]
+    host = f"host {body.cpu.load_pct:.0f} % {body.cpu.memory_free_mb:,} MB free"
+    lines = [_state(history), *(models or ["no model is loaded"]), *devices, host, f"{LEAVE} leaves"]
+    return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))
+
+
+def _whole_page(history: History, width: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
@@ -90,8 +120,15 @@ def page(history: History, width: int) -> RenderableType:
 
 
 def _headline(history: History) -> str:
+    assert history.newest is not None
     if history.missing is not None:
-        return f"{history.url}   {one_line(history.missing)}; these are its last figures"
+        return f"{history.url}   {_state(history)}"
+    return f"{history.url}   up {_duration(history.newest.body.uptime_secs)}   {_state(history)}"
+
+
+def _state(history: History) -> str:
+    if history.missing is not None:
+        return f"{one_line(history.missing)}; these are its last figures"
     health = history.newest
     assert health is not None
     state = "accepting" if health.body.accepting else "draining"
@@ -99,7 +136,7 @@ def _headline(history: History) -> str:
         state = "STALLED: no progress in the decode loop"
     elif health.body.activation.state == "pre_warming":
         state += f", loading {one_line(health.body.activation.in_progress or '')}".rstrip(" ,")
-    return f"{history.url}   up {_duration(health.body.uptime_secs)}   {state}"
+    return state
 
 
 def _models(history: History, spark: int) -> RenderableType:
@@ -174,7 +211,7 @@ def live(client: NodeClient, console: Console, interval_s: float) -> None:
     history.poll(client)
     with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as screen:
         while True:
-            screen.update(page(history, console.width), refresh=True)
+            screen.update(page(history, console.width, console.height), refresh=True)
             if pressed(interval_s) == LEAVE:
                 return
             history.poll(client)

@@ -109,7 +109,8 @@ def v1_body(error: e.NeuronError, request_id: str) -> dict[str, Any]:
         return envelope(fixed_text(request_id), row.type, None)
     siblings = {} if row.sibling_code is None else {"code": row.sibling_code}
     details = {k: v for k, v in error.details.items() if k not in ("retry_after_s", "error")}
-    return {**envelope(text_of(error), row.type, error.code, error.param), **siblings, **details}
+    body = envelope(text_of(error), row.type, error.code, error.param)
+    return {**body, **siblings, **hint_of(error), **details}
 
 
 def envelope(message: str, kind: str, code: str | None, param: str | None = None) -> dict[str, Any]:
@@ -123,9 +124,16 @@ def node_body(error: e.NeuronError, request_id: str) -> dict[str, Any]:
         return {"error": fixed_text(request_id)}
     details = {k: v for k, v in error.details.items() if k not in ("retry_after_s", "error")}
     if isinstance(error, e.PreflightError):
-        refusal = {"kind": error.code, "message": whole_cause(error), **details}
+        # what a library of others says of a fetch that failed is in our words already, and in the log
+        told = text_of(error) if isinstance(error, e.RepoFetchFailed) else whole_cause(error)
+        refusal = {"kind": error.code, "message": told, **details}
         return {"error": {**refusal, "suggestion": error.hint or "see the node's log"}}
-    return {"error": whole_cause(error), "code": error.code, **details}
+    return {"error": whole_cause(error), "code": error.code, **hint_of(error), **details}
+
+
+def hint_of(error: e.NeuronError) -> dict[str, str]:
+    """The next step by itself, for clients that show it apart."""
+    return {"hint": error.hint} if error.hint else {}
 
 
 def text_of(error: e.NeuronError) -> str:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from neuron.errors import InvalidValue
 from neuron.log import as_line
 
 KEPT = 1000
@@ -68,12 +69,18 @@ class Events(logging.Handler):
         except RuntimeError:
             pass  # the loop is closed: nobody reads any more
 
-    async def read(self, since: int, follow: bool) -> AsyncGenerator[Line, None]:
-        """Events after number ``since``; with ``follow`` those to come as well, until `end`.
+    def check(self, since: int) -> None:
+        """Raise `InvalidValue` for a number that was not reached yet: it is one of an earlier run of the node."""
+        if since > self._last:
+            raise InvalidValue(
+                f"since={since} is beyond the newest event, which is number {self._last}",
+                hint="numbers begin again with the node: 0 shows all that are kept",
+                param="since",
+            )
 
-        A number that was not reached yet is one of an earlier run of the node: then everything is told.
-        """
-        seen = since if since <= self._last else 0
+    async def read(self, since: int, follow: bool) -> AsyncGenerator[Line, None]:
+        """Events after number ``since``; with ``follow`` those to come as well, until `end`."""
+        seen = since
         while True:
             arrived, ended = self._arrived, self._ended
             for line in self._after(seen):

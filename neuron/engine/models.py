@@ -38,6 +38,8 @@ from neuron.settings import Settings
 log = logging.getLogger("neuron.engine")
 
 PROGRESS_POLL_S = 0.1
+WAIT = Progress("wait for memory")
+"""Told only where a load does wait: for another one, or until models have gone."""
 MAX_FAILED = 32
 """Failed loads that are remembered; the oldest go first."""
 
@@ -228,9 +230,10 @@ class Models:
         event(log, "load started", id=name)
         try:
             entry.path = await in_thread(f"fetch-{name}", lambda: fetch(report))
-            report(Progress("wait for memory"))
+            if self._memory.locked():
+                report(WAIT)
             async with self._memory:
-                await self._room.make(entry, lambda: self._plan(entry))
+                await self._room.make(entry, lambda: self._plan(entry), lambda: report(WAIT))
                 report(Progress("read"))
                 entry.model = await in_thread(f"load-{name}", lambda: self._read(entry, report))
         except Exception as e:

@@ -53,8 +53,11 @@ class Room:
             evicted_bytes=sum(entry.weight_bytes for entry in gone),
         )
 
-    async def make(self, entry: Entry, plan: Callable[[], Awaitable[LoadPlan]]) -> None:
+    async def make(
+        self, entry: Entry, plan: Callable[[], Awaitable[LoadPlan]], waits: Callable[[], None]
+    ) -> None:
         """Unload what must go for the load of ``entry``; nothing where that does not help: the load then says why.
+        ``waits`` is called where it takes time.
 
         A load that requests wait for waits until models have done their work, up to ``queue_timeout_s``.
         """
@@ -62,6 +65,7 @@ class Room:
             return
         deadline_s = time.monotonic() + self.settings.queue_timeout_s
         while missing := (await plan()).missing_bytes:
+            waits()
             gone = victims(self._idle(), missing) or await self._awaited(entry, missing, deadline_s)
             if not gone:
                 return

@@ -16,10 +16,12 @@ class ErrorObject(msgspec.Struct, kw_only=True):
     code: str | None = None
 
 
-class ErrorBody(msgspec.Struct, kw_only=True):
+class ErrorBody(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`/v1`: ``{"error": {…}}``; sibling keys (``prompt_len``, ``free_mb``, …) are added beside it."""
 
     error: ErrorObject
+    hint: str | None = None
+    """The next step, which ends the message too."""
 
 
 class NodeErrorBody(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -27,3 +29,10 @@ class NodeErrorBody(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     error: str | dict[str, Any]
     code: str | None = None
+    hint: str | None = None
+    """The next step, which ends the text too."""
+
+
+def without_hint(text: str, hint: str | None) -> str:
+    """A text without the next step at its end, for who shows that on a line of its own."""
+    return text.removesuffix(f"; {hint}") if hint else text

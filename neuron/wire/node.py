@@ -100,6 +100,7 @@ class LoadProgress(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: str | dict[str, Any] | None = None
     """As in the body of the same failure without a stream."""
     code: str | None = None
+    hint: str | None = None
 
 
 class Limit(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -16,6 +17,8 @@ from neuron.bench.answer import Answer
 from neuron.bench.prompts import words_for
 from neuron.bench.report import level, spread
 from neuron.errors import NodeAnsweredError, QueueFull, StreamCut
+from neuron.settings import Settings
+from tests.support.callers import RING
 from tests.support.cli import PROGRAM, environment, free_port, neuron
 from tests.support.fake_engine import FakeEngine, Script
 from tests.support.node_server import NodeServer, eventually, node_server
@@ -181,6 +184,30 @@ def test_what_is_no_answer_is_said_so(raw: bytes, says: str) -> None:
         done = neuron("bench", "m", "--url", f"{server.url}/v1", *SMALL)
     assert done.returncode in (1, 74, 77)
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("model", [[], ["org/tiny"]])
+def test_a_key_that_a_node_does_not_know_is_exit_77(model: list[str]) -> None:
+    with node_server(keys=RING) as node:
+        done = neuron("bench", *model, "--url", f"{node.url}/v1", *SMALL, env={"OPENAI_API_KEY": "wrong"})
+    assert (done.returncode, done.stdout) == (77, "")
+    assert "does not know the key" in done.stderr
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_a_key_that_a_server_of_others_does_not_know_is_exit_77(status: str) -> None:
+    with scripted_server(answer(b'{"error": "Unauthorized"}', status)) as server:
+        done = neuron("bench", "m", "--url", f"{server.url}/v1", *SMALL)
+    assert (done.returncode, done.stdout) == (77, "")
+
+
+def test_a_node_on_a_unix_socket_is_named_by_it(tmp_path: Path) -> None:
+    where = tmp_path / "n.sock"
+    with node_server(settings=Settings(uds=where)):
+        done = neuron("bench", *SMALL, "--host", f"unix://{where}")
+        report = json.loads(neuron("bench", *SMALL, "--json", "--host", f"unix://{where}").stdout)
+    assert done.stdout.splitlines()[0] == f"org/tiny at unix://{where}"
+    assert report["url"] == f"unix://{where}"
 
 
 def test_ctrl_c_shows_what_there_is() -> None:

@@ -110,7 +110,24 @@ def test_the_version_is_data() -> None:
     assert neuron("--version").stdout == f"neuron {shown['program']['neuron']}\n"
 
 
-@pytest.mark.parametrize("name", ["models", "health", "discovery", "version"])
+@pytest.mark.parametrize("args", [(), ("--json",)])
+def test_the_version_of_this_program_is_shown_also_where_the_node_does_not_answer(args: tuple[str]) -> None:
+    done = neuron("version", *args, "--host", f"127.0.0.1:{free_port()}")
+    assert done.returncode == 69
+    assert "no node answers at http://127.0.0.1:" in done.stderr
+    if args:
+        shown = json.loads(done.stdout)
+        assert (set(shown["program"]), shown["node"]) == ({"neuron", "python", "torch", "platform"}, None)
+    else:
+        assert [line.split()[0] for line in done.stdout.splitlines()] == [
+            "neuron",
+            "python",
+            "torch",
+            "platform",
+        ]
+
+
+@pytest.mark.parametrize("name", ["models", "health", "discovery"])
 def test_a_node_that_was_named_and_is_not_there_is_exit_69(name: str) -> None:
     done = neuron(name, env={"NEURON_HOST": f"127.0.0.1:{free_port()}"})
     assert (done.returncode, done.stdout) == (69, "")

@@ -39,6 +39,14 @@ def test_what_is_kept_is_shown_in_lines_and_in_json(node: NodeServer) -> None:
     assert [json.loads(line)["seq"] for line in later.splitlines()] == [2]
 
 
+def test_a_number_beyond_the_newest_is_refused_with_the_next_step(node: NodeServer) -> None:
+    refuse(node)
+    done = neuron("events", "--since", "999", "--host", node.url)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "since=999 is beyond the newest event" in done.stderr
+    assert "0 shows all that are kept" in done.stderr
+
+
 def test_an_event_is_shown_when_it_happens_and_ctrl_c_is_quiet(node: NodeServer) -> None:
     with follow(node, "--json") as child:
         assert child.stdout is not None

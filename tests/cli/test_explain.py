@@ -9,6 +9,7 @@ import pytest
 
 from neuron.errors import InvalidValue, QueueFull
 from neuron.settings import Settings
+from tests.support.callers import OPERATOR_SECRET, READER_SECRET, RING, bearer
 from tests.support.cli import neuron
 from tests.support.fake_engine import Script, Think
 from tests.support.node_server import NodeServer, eventually, node_server
@@ -65,6 +66,23 @@ def test_without_an_id_the_last_ones_are_listed(node: NodeServer) -> None:
     assert [line.split()[0] for line in table] == ["ID", *reversed(ids)]
     listed = json.loads(neuron("explain", "--limit", "2", "--json", "--host", node.url).stdout)
     assert [info["id"] for info in listed] == ids[:0:-1]
+
+
+def test_the_list_says_when_a_request_came_and_whose_key_it_had() -> None:
+    with node_server(keys=RING) as node:
+        node.post("/v1/chat/completions", CHAT, **bearer(READER_SECRET))
+        env = {"NEURON_API_KEY": OPERATOR_SECRET}
+        [head, row] = neuron("explain", "--host", node.url, env=env).stdout.splitlines()
+    assert head.split()[:4] == ["ID", "ARRIVED", "KEY", "STATE"]
+    _, arrived, key, state, *_ = row.split()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", arrived)
+    assert (key, state) == ("reader", "finished")
+
+
+def test_a_table_has_no_blanks_at_the_end_of_a_line(node: NodeServer) -> None:
+    asked(node)
+    lines = neuron("explain", "--host", node.url).stdout.splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
 
 
 def test_json_is_what_the_node_says(node: NodeServer) -> None:

@@ -23,14 +23,18 @@ from tests.support.node_server import NodeServer, node_server
 class Terminal:
     """A program on a pseudo terminal, and what its screen shows."""
 
-    def __init__(self, columns: int, *args: str, **env: str) -> None:
+    def __init__(self, columns: int, *args: str, lines: int = 24, **env: str) -> None:
         self.columns = columns
-        self.screen = pyte.Screen(columns, 24)
+        self.screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
         command, *rest = [*PROGRAM, *args]
         self.child = pexpect.spawn(
-            command, rest, env=environment(TERM="xterm-256color", **env), dimensions=(24, columns), timeout=10
+            command,
+            rest,
+            env=environment(TERM="xterm-256color", **env),
+            dimensions=(lines, columns),
+            timeout=10,
         )
 
     def until(self, shown: Callable[[str], bool], within_s: float = 15) -> str:
@@ -69,8 +73,9 @@ class Terminal:
 
 
 @contextmanager
-def watching(node: NodeServer, columns: int = 100, **env: str) -> Iterator[Terminal]:
-    terminal = Terminal(columns, "health", "--watch", "--interval", "0.2", "--host", node.url, **env)
+def watching(node: NodeServer, columns: int = 100, lines: int = 24, **env: str) -> Iterator[Terminal]:
+    args = ("health", "--watch", "--interval", "0.2", "--host", node.url)
+    terminal = Terminal(columns, *args, lines=lines, **env)
     try:
         yield terminal
     finally:
@@ -118,6 +123,24 @@ def test_the_page_follows_the_size_of_the_window(node: NodeServer) -> None:
         terminal.resize(140)
         terminal.until(lambda text: longest_spark(text) > 10)
         terminal.child.send("Q")
+        assert terminal.end() == 0
+
+
+def test_on_a_tiny_terminal_it_is_one_line_a_thing(node: NodeServer) -> None:
+    busy(node, 3, 0, 120)
+    with watching(node, columns=20, lines=5) as terminal:
+        terminal.until(lambda text: "3/16 org/tiny" in text)
+        shown = [line.rstrip() for line in terminal.screen.display]
+        assert shown == ["accepting", "3/16 org/tiny 120 t…", "host 12 % 900 MB fr…", "q leaves", ""]
+        terminal.child.send("q")
+        assert terminal.end() == 0
+
+
+def test_on_a_wide_and_low_terminal_too(node: NodeServer) -> None:
+    busy(node, 3, 0, 120)
+    with watching(node, columns=100, lines=4) as terminal:
+        terminal.until(lambda text: "3/16 org/tiny 120 tok/s" in text and "q leaves" in text)
+        terminal.child.send("q")
         assert terminal.end() == 0
 
 

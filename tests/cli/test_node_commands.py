@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from neuron.engine.status import DecodeStatus
-from neuron.errors import EmptyRepo, InvalidReference
+from neuron.errors import EmptyRepo, InvalidModelFile, InvalidReference, RepoFetchFailed
 from neuron.progress import Progress, ignore
 from tests.support.cli import PROGRAM, environment, neuron
 from tests.support.node_server import NodeServer
@@ -58,8 +58,29 @@ def test_a_load_that_fails_says_why_and_exits_1(node: NodeServer) -> None:
     node.engine.load_error = EmptyRepo("org/new: there are no weights", hint="look at the repository")
     done = neuron("load", "org/new", "--host", node.url)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "neuron: org/new: there are no weights" in done.stderr
+    assert "neuron: org/new: there are no weights\nhint: look at the repository\n" in done.stderr
     assert done.stderr.count("look at the repository") == 1
+
+
+@pytest.mark.parametrize(
+    "args", [["load", "org/new"], ["load", "org/new", "--no-wait"], ["load", "--plan", "a/b"]]
+)
+def test_a_nodes_error_is_shown_as_ones_own(node: NodeServer, args: list[str]) -> None:
+    node.engine.load_error = InvalidModelFile("x.gguf: truncated", hint="fetch it again")
+    done = neuron(*args, "--host", node.url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-2:] == ["neuron: x.gguf: truncated", "hint: fetch it again"]
+
+
+def test_what_the_hubs_library_says_is_not_passed_on(node: NodeServer) -> None:
+    error = RepoFetchFailed("a/b: no such repository", hint="check the spelling")
+    error.__cause__ = OSError(
+        "404 Client Error. (Request ID: Root=1-2) Please make sure you specified `repo_id`"
+    )
+    node.engine.load_error = error
+    done = neuron("load", "--plan", "a/b", "--host", node.url)
+    assert done.returncode == 69
+    assert done.stderr.splitlines() == ["neuron: a/b: no such repository", "hint: check the spelling"]
 
 
 def test_a_relative_path_is_made_absolute_for_a_node_on_this_machine(

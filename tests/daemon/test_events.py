@@ -70,7 +70,15 @@ def test_numbers_go_up_by_one_and_since_begins_after_its_own(fresh: NodeServer) 
     assert numbers == list(range(1, len(numbers) + 1))
     assert [line["seq"] for line in kept(fresh, "&since=3")] == numbers[3:]
     assert kept(fresh, f"&since={numbers[-1]}") == []
-    assert [line["seq"] for line in kept(fresh, f"&since={numbers[-1] + 100}")] == numbers
+
+
+def test_a_number_that_was_not_reached_yet_is_refused(fresh: NodeServer) -> None:
+    fresh.post(CHAT[0], {})
+    eventually(lambda: bool(kept(fresh)))
+    for follow in ("true", "false"):
+        status, _, body = fresh.get(f"/events?since=999&follow={follow}")
+        assert (status, body["code"]) == (400, "invalid_value")
+        assert "the newest event, which is number" in body["error"]
 
 
 @pytest.mark.parametrize("query", ["since=-1", "since=x", "since=1e3", "follow=yes", "follow="])

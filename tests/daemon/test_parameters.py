@@ -181,10 +181,23 @@ def test_a_range_is_told_in_whole_numbers_where_it_has_them(limit: Limit, words:
     assert str(limit) == words
 
 
-def test_max_completion_tokens_wins(node: NodeServer) -> None:
+def test_the_two_names_of_the_limit_may_not_say_two_limits(node: NodeServer) -> None:
     got = submitted(node)
-    assert node.post(CHAT[0], {**CHAT[1], "max_tokens": 5, "max_completion_tokens": 9})[0] == 200
+    assert node.post(CHAT[0], {**CHAT[1], "max_tokens": 9, "max_completion_tokens": 9})[0] == 200
     assert got[0].max_tokens == 9
+    status, _, body = node.post(CHAT[0], {**CHAT[1], "max_tokens": 5, "max_completion_tokens": 9})
+    assert (status, body["error"]["param"]) == (400, "max_completion_tokens")
+    assert body["error"]["code"] == "invalid_value"
+    assert len(got) == 1
+
+
+@pytest.mark.parametrize("path", [CHAT[0], "/v1/responses"])
+@pytest.mark.parametrize(("choice", "named"), [("none", None), ("auto", "parallel_tool_calls")])
+def test_no_calls_are_no_parallel_calls(node: NodeServer, path: str, choice: str, named: str | None) -> None:
+    body = {"model": "org/tiny", "input": "hi"} if path == "/v1/responses" else CHAT[1]
+    said = {**body, "tool_choice": choice, "parallel_tool_calls": False}
+    status, headers, _ = node.post(path, said)
+    assert (status, headers.get("x-neuron-ignored-params")) == (200, named)
 
 
 UNSUPPORTED = "unsupported_parameter"

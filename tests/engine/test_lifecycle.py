@@ -190,6 +190,7 @@ async def test_progress_of_a_load_is_seen_while_it_runs(tiny: tuple[Path, Any]) 
     await load
     assert [p.done_bytes for p in seen if p.stage == "fetch"] == [0, 1, 2]
     assert seen[-1].stage != "fetch"
+    assert "wait for memory" not in {p.stage for p in seen}
     await engine.close()
 
 

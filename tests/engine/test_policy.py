@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from neuron.engine.engine import Engine
 from neuron.engine.events import Finished
 from neuron.engine.request import LoadSpec
 from neuron.errors import InsufficientMemory, InvalidValue, ModelNotLoaded, NeuronError, QueueFull
+from neuron.log import as_line
 from neuron.progress import Report
 from neuron.settings import Settings
 from tests.engine.conftest import SETTINGS
@@ -163,15 +165,35 @@ async def test_a_models_own_ttl_counts_before_the_settings_and_a_pinned_one_stay
 # ---- room
 
 
-async def test_the_least_recently_used_idle_model_makes_room(tiny: tuple[Path, Any], large: Path) -> None:
+async def test_the_least_recently_used_idle_model_makes_room(
+    large: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with started(replace(SMALL, memory_budget_mb=15)) as engine:
         await load(engine, large, "a")
         await load(engine, large, "b")
         await ask(engine, "a")
         plan = await engine.plan(LoadSpec(model_id="c"), lambda: large)
         assert plan.evicts == ("b",)
-        await load(engine, large, "c")
+        with caplog.at_level(logging.INFO, "neuron"):
+            await load(engine, large, "c")
         assert set(states(engine)) == {"a", "c"}
+    assert "wait for memory" in stages(caplog)
+
+
+async def test_a_load_that_waits_for_no_memory_does_not_say_so(
+    tiny: tuple[Path, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with started(SETTINGS) as engine:
+        with caplog.at_level(logging.INFO, "neuron"):
+            await load(engine, tiny[0], "a")
+    assert "read" in stages(caplog)
+    assert "wait for memory" not in stages(caplog)
+
+
+def stages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Of the loads that were logged."""
+    lines = [as_line(record) for record in caplog.records]
+    return [line["stage"] for line in lines if line["event"] == "load progress"]
 
 
 async def test_working_and_pinned_models_make_no_room(large: Path) -> None:

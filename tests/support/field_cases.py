@@ -139,7 +139,7 @@ CHAT = Request(
         **STREAM,
         "stream_options": USAGE,
         "max_tokens": Honoured(value=9, at="wanted.max_tokens"),
-        "max_completion_tokens": Honoured(value=9, at="wanted.max_tokens", beside={"max_tokens": 5}),
+        "max_completion_tokens": Honoured(value=9, at="wanted.max_tokens", beside={"max_tokens": 9}),
         **SAMPLING,
         **STOP,
         **TEMPLATE,

@@ -121,7 +121,7 @@ def node_server(
     engine = engine or FakeEngine()
     settings = settings or Settings(port=0)
     sock = bind(settings)
-    port = sock.getsockname()[1]
+    port = 0 if settings.uds else sock.getsockname()[1]
     loop = asyncio.new_event_loop()
     readings = Readings(lambda: gpus, lambda: CPU_READING)
     access = Access(settings, keys)

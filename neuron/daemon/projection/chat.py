@@ -72,8 +72,14 @@ def _prompt(request: wire.ChatCompletionRequest, toolbox: Toolbox) -> ChatPrompt
 
 
 def _max_tokens(request: wire.ChatCompletionRequest) -> int | None:
-    """``max_completion_tokens`` wins; both are checked."""
+    """The older and the newer name of one limit; both are checked, and two limits are refused."""
     older, newer = limits.checked(request, "max_tokens"), limits.checked(request, "max_completion_tokens")
+    if older is not None and newer not in (None, older):
+        raise InvalidValue(
+            f"max_tokens is {older} and max_completion_tokens {newer}: they are two names of one limit",
+            hint="send one of them",
+            param="max_completion_tokens",
+        )
     chosen: int | None = older if newer is None else newer
     return chosen
 
@@ -91,7 +97,7 @@ def _logprobs(request: wire.ChatCompletionRequest) -> int | None:
 def ignored(request: wire.ChatCompletionRequest, model: ModelStatus | None) -> list[str]:
     """Hints of the known fields that had no effect."""
     names = []
-    if request.parallel_tool_calls is not None and not request.tools:
+    if tools.idle_parallel(request.parallel_tool_calls, request.tools, request.tool_choice):
         names.append("parallel_tool_calls")
     if request.reasoning_effort is not None and model is not None and not model.reasoning:
         names.append("reasoning_effort")

@@ -131,7 +131,9 @@ def ignored(request: wire.ResponsesRequest, model: ModelStatus | None) -> list[s
     effort = _reasoning(request).get("effort") is not None and model is not None and not model.reasoning
     hints = {
         **{name: getattr(request, name) is not None for name in HINTS},
-        "parallel_tool_calls": request.parallel_tool_calls is not None and not request.tools,
+        "parallel_tool_calls": tools.idle_parallel(
+            request.parallel_tool_calls, request.tools, request.tool_choice
+        ),
         "include": bool(set(request.include or ()) - {LOGPROBS}),
         "text.verbosity": bool(request.text and request.text.get("verbosity")),
         "reasoning.effort": effort,

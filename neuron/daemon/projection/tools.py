@@ -61,6 +61,14 @@ def toolbox(tools: Sequence[Tool], choice: Any, parallel: bool | None, model: Mo
     return Toolbox(tools=tools, parallel=several, constraint=ToolCalls(tools=wanted, parallel=several))
 
 
+def idle_parallel(parallel: bool | None, tools: Sequence[Any] | None, choice: Any) -> bool:
+    """Whether ``parallel_tool_calls`` says something of calls that nothing else speaks of.
+
+    Under the choice ``none`` there are no calls, so it is kept as it stands.
+    """
+    return parallel is not None and not tools and choice != "none"
+
+
 def _choice(raw: Any, tools: bool) -> tuple[str, tuple[str, ...]]:
     """The mode, ``named`` for one function, and the names that are chosen from (none: all)."""
     if raw is None:

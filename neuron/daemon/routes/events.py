@@ -21,6 +21,7 @@ async def events(request: Request[None, None, State], node: NamedDependency[Node
     """Those that are kept after ``since``, and unless ``follow`` is false those to come."""
     since = query.number(request, "since", 0, low=0, high=MAX_SEQ)
     follow = query.flag(request, "follow", True)
+    node.events.check(since)
     lines = sse.kept_alive(_lines(node.events, since, follow), lambda: sse.PING)
     return sse.EventResponse(lines, nullcontext(), {})
 

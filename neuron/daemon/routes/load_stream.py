@@ -35,5 +35,5 @@ async def _end(task: asyncio.Task[None], request_id: str) -> LoadProgress:
         await asyncio.shield(task)
     except NeuronError as error:
         body = errors.node_body(error, request_id)
-        return LoadProgress(status="failed", error=body["error"], code=error.code)
+        return LoadProgress(status="failed", error=body["error"], code=error.code, hint=body.get("hint"))
     return LoadProgress(status="loaded")
