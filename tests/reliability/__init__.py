@@ -1,0 +1,1 @@
+"""What hostile requests and faults can't do, counted for the scorecard."""
