@@ -15,7 +15,9 @@ def address_of(settings: Settings) -> tuple[socket.AddressFamily, tuple[str, int
     try:
         found = socket.getaddrinfo(name, settings.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"bind {settings.bind!r} is not an address: {error}") from error
+        raise ConfigError(
+            f"{settings.place('bind')}: {settings.bind!r} is not an address: {error}"
+        ) from error
     family, _, _, _, address = found[0]
     return family, (str(address[0]), int(address[1]))
 

@@ -6,6 +6,7 @@ A class says *what* went wrong; what that means is decided at the edges, by two 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -28,6 +29,14 @@ class NeuronError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+
+class Mistakes(Exception):
+    """Failures that were found together, at least one; each is told."""
+
+    def __init__(self, found: Sequence[NeuronError]) -> None:
+        super().__init__(*found)
+        self.found = tuple(found)
 
 
 # ---- what a caller asked for ---------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from neuron.errors import ConfigError
-from neuron.keys import Keyring, read, text_of
+from neuron.keys import Keyring, default_file, read, text_of
 from neuron.secret_file import is_there, not_for_me
 
 
@@ -21,7 +22,7 @@ def change(path: Path, edit: Callable[[Keyring], Keyring]) -> Keyring:
         ExposedSecret, ConfigError: the file there is no file of keys, or can't be written.
     """
     try:
-        _make_folder(path.parent)
+        _need_folder(path)
         with _alone(path.parent):
             ring = edit(read(path) if is_there(path) else Keyring(()))
             _replace(path.resolve(), text_of(ring))
@@ -32,11 +33,15 @@ def change(path: Path, edit: Callable[[Keyring], Keyring]) -> Keyring:
     return ring
 
 
-def _make_folder(folder: Path) -> None:
-    """The state folder is made at its first use, with the last part for its owner alone."""
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+def _need_folder(path: Path) -> None:
+    """The state folder is made at its first use, for its owner alone; any other must be there."""
+    folder = path.parent
+    if folder.exists():
+        return
+    if path != default_file():
+        raise ConfigError(f"{path}: there is no folder {folder}", hint=f"mkdir -p {shlex.quote(str(folder))}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 @contextlib.contextmanager

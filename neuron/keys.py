@@ -15,9 +15,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from neuron.errors import ConfigError, UsageError
+from neuron.errors import ConfigError, ExposedSecret, UsageError
 from neuron.secret_file import GROUP_AND_OTHERS, OTHERS, is_there, read_secret
-from neuron.settings import state_dir
+from neuron.settings import Settings, state_dir
 from neuron.toml_file import tables
 
 FILE_NAME = "keys.toml"
@@ -119,6 +119,16 @@ def load(file: Path | None, env: Mapping[str, str]) -> Keyring | None:
     places = [(file or default_file(), GROUP_AND_OTHERS), *([(credential, OTHERS)] if credential else [])]
     found = [read(path, forbidden) for path, forbidden in places if path == file or is_there(path)]
     return _joined(found) if found else None
+
+
+def of(settings: Settings, env: Mapping[str, str]) -> Keyring | None:
+    """The same of a node with these settings; an error in the file that they name says where they name it."""
+    try:
+        return load(settings.keys_file, env)
+    except (ConfigError, ExposedSecret) as e:
+        if settings.keys_file is None or not e.message.startswith(f"{settings.keys_file}:"):
+            raise
+        raise type(e)(f"{settings.place('keys_file')}: {e.message}", hint=e.hint, param="keys_file") from e
 
 
 def read(path: Path, forbidden: int = GROUP_AND_OTHERS) -> Keyring:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +23,7 @@ from neuron.setting_kinds import (
     CountOrZero,
     Device,
     Dtype,
+    Harness,
     LogFormat,
     LogLevel,
     Name,
@@ -72,6 +73,9 @@ def config_dir(env: Mapping[str, str] | None = None) -> Path:
     return Path(home).expanduser() / "neuron"
 
 
+OriginKind = Literal["default", "file", "environment", "flag"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a node runs with. Sizes, counts and times carry their unit in their name.
@@ -113,7 +117,7 @@ class Settings:
         flag="--model-root",
         reloads=True,
     )
-    harnesses: tuple[Name, ...] = key(
+    harnesses: tuple[Harness, ...] = key(
         ("torch",),
         "What may run models; an empty list makes a node that loads none.",
         "NAME",
@@ -196,6 +200,19 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each value that is no default was said: ``--port``, ``NEURON_PORT``, ``/etc/neuron.toml:3``."""
 
+    def place(self, name: str) -> str:
+        """How a message names a key: ``--port``, ``NEURON_PORT``, ``/etc/neuron.toml:3: port``, else ``port``."""
+        return _place(name, self.origins.get(name))
+
+    def kind(self, name: str) -> OriginKind:
+        """Where the value of a key comes from."""
+        return _kind(name, self.origins.get(name))
+
+    def refusal(self, name: str, message: str, hint: str | None = None) -> NeuronError:
+        """The error of a value that can't be taken: of usage if a flag said it, else of the configuration."""
+        error = UsageError if self.kind(name) == "flag" else ConfigError
+        return error(f"{self.place(name)}: {message}", hint=hint, param=name)
+
 
 ABOUT: Mapping[str, About] = {f.name: f.metadata["about"] for f in fields(Settings) if f.name != "origins"}
 """Every key, in order, with what is said of it."""
@@ -206,6 +223,11 @@ HINTS: Mapping[str, Any] = get_type_hints(Settings, include_extras=True)
 def flag_of(name: str) -> str:
     """How ``neuron serve`` spells a key: ``--max-in-flight``."""
     return ABOUT[name].flag or "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """How the environment spells a key: ``NEURON_MAX_IN_FLIGHT``."""
+    return ENV_PREFIX + name.upper()
 
 
 def is_list(name: str) -> bool:
@@ -238,12 +260,28 @@ def resolve(flags: Mapping[str, Any], env: Mapping[str, str], file: Path | None 
         ConfigError: a file or variable with an unknown key, a wrong type or a value out of range.
         UsageError: the same of a flag.
     """
+    settings, wrong = read(flags, env, file)
+    if wrong:
+        raise wrong[0]
+    return settings
+
+
+def read(
+    flags: Mapping[str, Any], env: Mapping[str, str], file: Path | None = None
+) -> tuple[Settings, list[NeuronError]]:
+    """The same, with every mistake instead of the first. A value with a mistake is left out, and ``param`` of its
+    error names the key; what is no value has none."""
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    wrong: list[NeuronError] = []
     for said in (*_from_file(config_file(env, file)), *_from_env(env), *_from_flags(flags)):
-        values[said.key] = said.value()
-        origins[said.key] = said.origin
-    return Settings(**values, origins=origins)
+        try:
+            if isinstance(said, NeuronError):
+                raise said
+            values[said.key], origins[said.key] = said.value(), said.origin
+        except NeuronError as e:
+            wrong.append(e)
+    return Settings(**values, origins=origins), wrong
 
 
 def config_file(env: Mapping[str, str], file: Path | None = None) -> Path | None:
@@ -276,17 +314,41 @@ class _Said:
             return msgspec.convert(raw, HINTS[self.key], strict=not self.from_text, dec_hook=self._path)
         except msgspec.ValidationError as e:
             expected = _expected(HINTS[self.key])
-            raise self.error(f"{self.origin}: {self.key}: {self.raw!r} is not {expected}") from e
+            raise self._refusal(f"{self.raw!r} is not {expected}") from e
 
     def _path(self, kind: type, raw: Any) -> Path:
         if not isinstance(raw, str | Path) or not str(raw):
             raise ValueError("expected a path")
         path, wanted = self.base / Path(raw).expanduser(), ABOUT[self.key].path
-        if not wanted.there(path):
-            raise self.error(
-                f"{self.origin}: {self.key}: there is no {wanted.words} {path}", hint=wanted.hint
-            )
+        try:
+            there = wanted.there(path)
+        except OSError as e:  # a folder that this user can't look into
+            raise self._refusal(f"{path}: {e.strerror}") from e
+        if not there:
+            raise self._refusal(f"there is no {wanted.words} {path}", wanted.hint)
         return path
+
+    def _refusal(self, message: str, hint: str | None = None) -> NeuronError:
+        return self.error(f"{_place(self.key, self.origin)}: {message}", hint=hint, param=self.key)
+
+
+def _kind(name: str, origin: str | None) -> OriginKind:
+    said: dict[str | None, OriginKind] = {
+        None: "default",
+        flag_of(name): "flag",
+        variable_of(name): "environment",
+    }
+    return said.get(origin, "file")
+
+
+def _place(name: str, origin: str | None) -> str:
+    match _kind(name, origin):
+        case "default":
+            return name
+        case "file":
+            return f"{origin}: {name}"
+        case _:
+            return str(origin)
 
 
 def _split(raw: Any) -> Any:
@@ -309,30 +371,36 @@ def _from_flags(flags: Mapping[str, Any]) -> list[_Said]:
     return [_Said(k, v, flag_of(k), error=UsageError, from_text=True) for k, v in said]
 
 
-def _from_env(env: Mapping[str, str]) -> list[_Said]:
+def _from_env(env: Mapping[str, str]) -> list[_Said | NeuronError]:
     """``NEURON_<KEY>``, lists separated by commas.
 
     Other programs use the prefix too, so an unknown variable is an error only where it is nearly one of ours.
     """
-    known = {ENV_PREFIX + key.upper(): key for key in KEYS}
-    for name in env:
-        ours = name.startswith(ENV_PREFIX) and not name.startswith(FOREIGN_PREFIXES)
-        if ours and name not in known and name not in OTHER_VARIABLES:
-            _refuse_near_miss(name, [*known, *OTHER_VARIABLES])
-    return [_Said(key, env[name], name, from_text=True) for name, key in known.items() if env.get(name)]
+    known = {variable_of(key): key for key in KEYS}
+    strange = [
+        _near_miss(name, [*known, *OTHER_VARIABLES])
+        for name in env
+        if name.startswith(ENV_PREFIX) and not name.startswith(FOREIGN_PREFIXES)
+    ]
+    said = [_Said(key, env[name], name, from_text=True) for name, key in known.items() if env.get(name)]
+    return [*filter(None, strange), *said]
 
 
-def _refuse_near_miss(name: str, known: list[str]) -> None:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
-    if near:
-        raise ConfigError(f"{name}: no such setting in the environment", hint=f"did you mean {near[0]}?")
+def _near_miss(name: str, known: list[str]) -> NeuronError | None:
+    near = [] if name in known else difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+    if not near:
+        return None
+    return ConfigError(f"{name}: no such setting in the environment", hint=f"did you mean {near[0]}?")
 
 
-def _from_file(path: Path | None) -> list[_Said]:
+def _from_file(path: Path | None) -> list[_Said | NeuronError]:
     if path is None:
         return []
-    text = _read_config(path)
-    return [_said_in_file(path, text, key, value) for key, value in parsed(path, text).items()]
+    try:
+        text = _read_config(path)
+        return [_said_in_file(path, text, key, value) for key, value in parsed(path, text).items()]
+    except ConfigError as e:
+        return [e]
 
 
 def _read_config(path: Path) -> str:
@@ -344,10 +412,10 @@ def _read_config(path: Path) -> str:
         raise ConfigError(f"{path}: {e.strerror}", hint="--config and NEURON_CONFIG name this file") from e
 
 
-def _said_in_file(path: Path, text: str, key: str, value: Any) -> _Said:
+def _said_in_file(path: Path, text: str, key: str, value: Any) -> _Said | NeuronError:
     origin = f"{path}:{line_of(text, key)}"
     if key not in KEYS:
         near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else "the keys are " + ", ".join(KEYS)
-        raise ConfigError(f"{origin}: unknown key {key!r}", hint=hint)
+        return ConfigError(f"{origin}: unknown key {key!r}", hint=hint)
     return _Said(key, value, origin, base=path.absolute().parent)

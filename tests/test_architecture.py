@@ -43,6 +43,7 @@ LEAVES = {
     "setting_kinds",
     "settings",
     "toml_file",
+    "torch_build",
 }
 ALLOWED = {
     **dict.fromkeys(LEAVES, LEAVES),

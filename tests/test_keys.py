@@ -72,12 +72,23 @@ def test_what_is_written_is_read_again_and_holds_no_secret(tmp_path: Path) -> No
     assert secret not in path.read_text()
 
 
-def test_the_file_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path, umask: None) -> None:
-    path = tmp_path / "state" / "neuron" / "keys.toml"
+def test_the_file_is_for_its_owner_alone_whatever_the_umask(
+    tmp_path: Path, umask: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEURON_STATE", str(tmp_path / "state" / "neuron"))
+    path = keys.default_file()
     change(path, lambda ring: ring.with_key(READER))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert [p.name for p in path.parent.iterdir()] == ["keys.toml"]
+
+
+def test_a_folder_that_is_not_the_state_folder_is_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "a b" / "keys.toml"
+    with pytest.raises(ConfigError, match="there is no folder") as refused:
+        change(path, lambda ring: ring.with_key(READER))
+    assert refused.value.hint == f"mkdir -p '{path.parent}'"
+    assert not path.parent.exists()
 
 
 def test_a_change_that_fails_leaves_the_file_as_it_was(

@@ -1,12 +1,15 @@
 """Settings: who wins, what is refused, and where each value came from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from neuron.cli.app import program
+from neuron.engine.harness import HARNESSES
 from neuron.errors import ConfigError, UsageError
-from neuron.settings import ABOUT, KEYS, Settings, default_words, flag_of, resolve
+from neuron.setting_kinds import FILE
+from neuron.settings import ABOUT, KEYS, Settings, default_words, flag_of, read, resolve
 
 NO_FILE = {"XDG_CONFIG_HOME": "/nonexistent"}
 
@@ -49,6 +52,7 @@ def test_the_file_is_found_by_variable_and_by_its_usual_place(tmp_path: Path) ->
         ("NEURON_MODEL_ROOTS", "/tmp", "model_roots", (Path("/tmp"),)),
         ("NEURON_PORT", "", "port", 13131),
         ("NEURON_DEVICE", "cuda:1", "device", "cuda:1"),
+        ("NEURON_HARNESSES", ",", "harnesses", ()),
     ],
 )
 def test_the_environment_is_typed(name: str, text: str, key: str, expected: object) -> None:
@@ -78,6 +82,7 @@ def test_the_environment_is_typed(name: str, text: str, key: str, expected: obje
         ("response_store = 'neuron.toml'", "there is no folder"),
         ("public_url = 'gpu1'", "a URL that begins http:// or https://"),
         ("bind = ''", "a name without spaces"),
+        ("harnesses = ['vllm']", "a harness of this build, which has: torch"),
     ],
 )
 def test_a_bad_value_is_refused_by_file_line_and_key(tmp_path: Path, line: str, says: str) -> None:
@@ -133,7 +138,7 @@ def test_a_misspelt_variable_is_refused_and_a_stranger_is_not() -> None:
 
 
 def test_a_bad_flag_is_an_error_of_usage() -> None:
-    with pytest.raises(UsageError, match="--port: port: 99999 is not a port"):
+    with pytest.raises(UsageError, match=r"^--port: 99999 is not a port"):
         resolve({"port": 99999}, NO_FILE)
 
 
@@ -171,7 +176,8 @@ def test_every_key_is_described_in_a_sentence(key: str) -> None:
         (["--drain-s", "2.5"], "drain_s", 2.5),
         (["--insecure"], "insecure", True),
         (["--no-insecure"], "insecure", False),
-        (["--harness", "torch", "--harness", "other"], "harnesses", ("torch", "other")),
+        (["--harness", "torch", "--harness", "torch"], "harnesses", ("torch", "torch")),
+        (["--pin", "a", "--pin", "b"], "pinned", ("a", "b")),
         (["a,b", "c"], "models", ("a,b", "c")),
     ],
 )
@@ -182,10 +188,50 @@ def test_a_flag_has_the_type_of_its_key(args: list[str], key: str, expected: obj
     assert settings.origins == {key: flag_of(key)}
 
 
+def test_every_mistake_is_found_and_the_rest_holds(tmp_path: Path) -> None:
+    file = config(tmp_path, "prot = 1\nthreads = 0\ncontext = 9\n")
+    settings, wrong = read({"port": "x"}, {"NEURON_THREAD": "1", "NEURON_DTYPE": "int8"}, file)
+    assert [error.message.partition(" ")[0] for error in wrong] == [
+        f"{file}:1:",
+        f"{file}:2:",
+        "NEURON_THREAD:",
+        "NEURON_DTYPE:",
+        "--port:",
+    ]
+    assert [error.param for error in wrong] == [None, "threads", None, "dtype", "port"]
+    assert settings == Settings(context=9)
+    assert settings.origins == {"context": f"{file}:3"}
+
+
+def test_every_value_has_a_kind_of_origin_and_a_place(tmp_path: Path) -> None:
+    file = config(tmp_path, "context = 9\n")
+    settings = resolve({"port": 3}, {"NEURON_THREADS": "1"}, file)
+    kinds = [settings.kind(key) for key in ("port", "threads", "context", "bind")]
+    assert kinds == ["flag", "environment", "file", "default"]
+    places = [settings.place(key) for key in ("port", "threads", "context", "bind")]
+    assert places == ["--port", "NEURON_THREADS", f"{file}:1: context", "bind"]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_an_error_of_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setitem(ABOUT, "tls_key", replace(ABOUT["tls_key"], path=replace(FILE, there=refuses)))
+    with pytest.raises(ConfigError, match=r"^NEURON_TLS_KEY: /secret/key: Permission denied$"):
+        resolve({}, {**NO_FILE, "NEURON_TLS_KEY": "/secret/key"})
+
+
+def test_the_harnesses_that_settings_take_are_those_of_the_engine() -> None:
+    for name in HARNESSES:
+        assert resolve({"harnesses": [name]}, NO_FILE).harnesses == (name,)
+
+
 def test_a_flag_wins_over_a_variable_that_says_the_contrary() -> None:
     assert resolve({"insecure": False}, {**NO_FILE, "NEURON_INSECURE": "true"}).insecure is False
 
 
 def test_a_flag_of_the_wrong_type_says_what_it_takes() -> None:
-    with pytest.raises(UsageError, match="--drain-s: drain_s: 'soon' is not a number of seconds above 0"):
+    with pytest.raises(UsageError, match=r"^--drain-s: 'soon' is not a number of seconds above 0"):
         resolve({"drain_s": "soon"}, NO_FILE)

@@ -25,15 +25,13 @@ def run(
     """Tell whether a node would take a configuration file, without starting one.
 
     The environment counts as it does for neuron serve. The files that the settings name are read as well: keys,
-    certificates. Ends with 0, or with 78 and a line that names file, line and key.
+    certificates. Ends with 0, or with 78 and a line for each mistake that names file, line and key. Only a start
+    tells whether models can be had and fit, whether the port is free, and whether a GPU that is there works.
     """
-    from neuron import keys, tls
-    from neuron.address import address_of, check_guarded
-    from neuron.settings import config_file, resolve
+    from neuron.cli.before_start import look, look_at_address
+    from neuron.settings import config_file
 
-    settings = resolve({}, os.environ, file)
-    tls.server_context(settings)
-    ring = keys.load(settings.keys_file, os.environ)
-    if settings.uds is None:
-        check_guarded(f"bind {settings.bind}", address_of(settings)[1][0], settings, ring is not None)
+    found = look({}, os.environ, file)
+    look_at_address(found)
+    found.refuse()
     print(f"{config_file(os.environ, file) or 'no file, the defaults'}: good")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -41,9 +42,12 @@ def run(
 
 
 def _write(path: Path, text: str, force: bool) -> None:
-    """Whole or not at all. Raises `ConfigError` where something is there and ``force`` is not said."""
+    """Whole or not at all. Raises `ConfigError` without a folder, and where a file is there without ``force``."""
     from neuron.errors import ConfigError
 
+    if not path.parent.is_dir():
+        folder = path.parent
+        raise ConfigError(f"{path}: there is no folder {folder}", hint=f"mkdir -p {shlex.quote(str(folder))}")
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.write_text(text, encoding="utf-8")
     try:

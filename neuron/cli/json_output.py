@@ -12,6 +12,7 @@ import msgspec
 
 from neuron.bench.report import Report
 from neuron.cli.checks.finding import Finding
+from neuron.settings import OriginKind
 from neuron.sources.cache import Cached, Removed
 from neuron.wire import node
 from neuron.wire.chat import CompletionUsage
@@ -119,10 +120,11 @@ class KeyMade(KeyShown):
 
 
 class SettingShown(TypedDict):
-    """A setting; ``origin`` is a variable, or a file and line, and null for a default."""
+    """A setting; ``at`` is a variable, or a file and line, and null for a default."""
 
     value: Any
-    origin: str | None
+    origin: OriginKind
+    at: str | None
 
 
 class Event(TypedDict):

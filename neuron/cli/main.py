@@ -12,7 +12,7 @@ import typer
 
 from neuron.cli.exits import Exit, exit_code
 from neuron.cli.terminal_text import clean
-from neuron.errors import NeuronError, UsageError
+from neuron.errors import Mistakes, NeuronError, UsageError
 
 
 def main() -> None:
@@ -40,6 +40,9 @@ def run(args: Sequence[str]) -> int:
         return Exit.PIPE
     except NeuronError as e:
         return _complain(e.message, e.hint, exit_code(e))
+    except Mistakes as e:
+        codes = [_complain(each.message, each.hint, exit_code(each)) for each in e.found]
+        return codes[0]
     except OSError as e:
         _abandon_stdout()
         return _complain(_os_message(e), None, Exit.IO)

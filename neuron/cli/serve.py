@@ -34,12 +34,13 @@ def run(config: Path | None = None, **said: Any) -> None:
 
 def _serve(flags: dict[str, Any], config: Path | None) -> int:
     """Bind before anything heavy is imported: a wrong setting or a taken port shows at once."""
-    from neuron import keys
+    from neuron.cli.before_start import look
     from neuron.daemon.listen import listen
     from neuron.daemon.server import serve
 
-    settings = resolve(flags, os.environ, config)
-    ring = keys.load(settings.keys_file, os.environ)
+    found = look(flags, os.environ, config)
+    found.refuse()
+    settings, ring = found.settings, found.ring
     socks = listen(settings, guarded=ring is not None)
     return serve(settings, socks, keys=ring, read_again=lambda: resolve(flags, os.environ, config))
 

@@ -57,7 +57,7 @@ class Access:
 
     def reload(self, settings: Settings) -> Callable[[], None]:
         """Read the files again; what comes back puts the keys into force. Raises what can't be read."""
-        ring = _not_fewer(keys.load(settings.keys_file, os.environ), self.ring)
+        ring = _not_fewer(keys.of(settings, os.environ), self.ring)
 
         def take() -> None:
             self.ring, self._settings = ring, settings

@@ -122,12 +122,9 @@ def tls_listener(context: ssl.SSLContext | None) -> Listener:
     """Has new connections use the certificate as it is now."""
 
     def read(settings: Settings) -> Take:
-        cert, key = settings.tls_cert, settings.tls_key
         if (server_context(settings) is None) is not (context is None):
             raise ConfigError("TLS can't be switched on or off while the node runs", hint="restart it")
-        if context is None or cert is None or key is None:
-            return lambda: None
-        return lambda: take_files(context, cert, key)
+        return (lambda: None) if context is None else (lambda: take_files(context, settings))
 
     return read
 

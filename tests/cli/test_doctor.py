@@ -57,7 +57,7 @@ def test_every_check_answers_once_and_a_machine_that_works_is_exit_0(tmp_path: P
 def test_a_failure_is_exit_1_with_its_next_step() -> None:
     done = neuron("doctor", env={"HF_HUB_OFFLINE": "1", "NEURON_PORT": "x"})
     assert done.returncode == 1
-    assert "failure  configuration  NEURON_PORT: port: 'x' is not a port" in done.stdout
+    assert "failure  configuration  NEURON_PORT: 'x' is not a port" in done.stdout
     assert "→ " in done.stdout
 
 

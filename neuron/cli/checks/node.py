@@ -10,10 +10,11 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from neuron.cli.before_start import look, look_at_address
 from neuron.cli.checks.finding import Finding, Where, failure, ok, warning
 from neuron.errors import NeuronError
 from neuron.holder import described, holder
-from neuron.settings import config_dir, config_file, state_dir
+from neuron.settings import KEYS, config_dir, config_file, state_dir
 
 CONNECT_S = 1.0
 CLIENT_ONLY = {"NEURON_HOST", "NEURON_TRACEBACK", "NEURON_API_KEY"}
@@ -24,11 +25,17 @@ KEY_LINE = re.compile(r"(?m)^\s*(api_)?key\s*=")
 
 def configuration(where: Where) -> Finding:
     """Every value of the file and the environment is one that ``neuron serve`` takes."""
-    found = where.settings
-    if isinstance(found, NeuronError):
-        return failure(found.message, found.hint or "mend it where the message says")
-    file = config_file(where.env)
-    from_env = sum(origin.startswith("NEURON_") for origin in found.origins.values())
+    found = look({}, where.env)
+    look_at_address(found)
+    if found.wrong:
+        first, more = found.wrong[0], len(found.wrong) - 1
+        step = first.hint or "mend it where the message says"
+        return failure(
+            f"{first.message}{f' (and {more} more)' if more else ''}",
+            f"{step}; neuron config check tells all",
+        )
+    file, settings = config_file(where.env), found.settings
+    from_env = sum(settings.kind(key) == "environment" for key in KEYS)
     return ok(f"{file or 'no file'}; {from_env} settings from the environment")
 
 
