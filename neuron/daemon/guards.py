@@ -32,6 +32,7 @@ from neuron.settings import Settings
 log = logging.getLogger(__name__)
 
 MAX_HEADERS = 100
+VERSIONS = frozenset({"1.0", "1.1"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -89,7 +90,7 @@ class Guards:
         names = [b"x-request-id", *([b"request-id"] if shapes.of(scope["path"]) is shapes.ANTHROPIC else [])]
         labelled = _labelled(send, [(name, request_id.encode()) for name in names])
         try:
-            self.check(scope["headers"])
+            self.check(scope["headers"], scope["http_version"])
             caller = self.access.admit(scope["method"], scope["path"], scope["headers"])
         except NeuronError as error:
             _log_refusal(error, scope["path"], request_id)
@@ -99,14 +100,18 @@ class Guards:
             scope["state"][CALLER] = caller
             await self.app(scope, receive, labelled)
 
-    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raise for headers that are refused before routing."""
+    def check(self, headers: Iterable[tuple[bytes, bytes]], version: str = "1.1") -> None:
+        """Raise for what is refused before routing."""
         headers = list(headers)
+        if version not in VERSIONS:
+            raise InvalidValue(f"HTTP/{version} is not spoken here")
         if len(headers) > MAX_HEADERS:
             raise InvalidValue(f"{len(headers)} headers, at most {MAX_HEADERS}")
         names = [name.lower() for name, _ in headers]
         if b"transfer-encoding" in names and b"content-length" in names:
             raise InvalidValue("both Transfer-Encoding and Content-Length: the length is ambiguous")
+        if b"transfer-encoding" in names and version == "1.0":
+            raise InvalidValue("HTTP/1.0 has no Transfer-Encoding: the length is ambiguous")
         hosts = [value.decode("latin-1") for name, value in headers if name.lower() == b"host"]
         if len(hosts) != 1 or not self.knows(hosts[0]):
             raise ForbiddenHost(

@@ -1,0 +1,93 @@
+"""Bytes on a socket: every connection ends in time and as it must, and the node is as it was before."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from tests.reliability.conftest import Scorecard
+from tests.reliability.raw_cases import CASES, DEADLINE_S, Case, Step
+from tests.support.fake_process import HASTY, FakeProcess, Held, fake_process
+from tests.support.node_server import eventually
+
+TARGET = 60
+STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+LARGEST = ("a body over the limit", "5000 headers more")
+passed: set[str] = set()
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeProcess]:
+    with fake_process(tmp_path_factory.mktemp("node"), HASTY) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def before(node: FakeProcess) -> Held:
+    """What the node holds once it has answered a few times, and has had the largest requests: an allocator
+    keeps what it had."""
+    for _ in range(20):
+        assert node.is_well()
+    for case in [case for case in CASES if case.name in LARGEST] * 3:
+        converse(node, case)
+    return settled(node)
+
+
+def settled(node: FakeProcess) -> Held:
+    """What it holds when no connection is left."""
+    time.sleep(0.2)
+    return node.held()
+
+
+def converse(node: FakeProcess, case: Case) -> tuple[tuple[int, ...], float]:
+    """The statuses of all answers, and seconds until the node closed."""
+    began_s = time.monotonic()
+    received = b""
+    with node.connect(DEADLINE_S + 2) as sock:
+        with suppress(ConnectionError):
+            for step in case.steps:
+                take(sock, step)
+        with suppress(ConnectionError):
+            while sock.fileno() >= 0 and (part := sock.recv(1 << 20)):
+                received += part
+    return tuple(int(found) for found in STATUS.findall(received)), time.monotonic() - began_s
+
+
+def take(sock: socket.socket, step: Step) -> None:
+    match step:
+        case "end":
+            sock.shutdown(socket.SHUT_WR)
+        case "reset":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        case bytes():
+            sock.sendall(step)
+        case _:
+            time.sleep(step)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_stranger_s_bytes_end_as_they_must(node: FakeProcess, before: Held, case: Case) -> None:
+    statuses, took_s = converse(node, case)
+    assert statuses == case.statuses
+    assert took_s < DEADLINE_S
+    passed.add(case.name)
+
+
+def test_afterwards_the_node_is_as_it_was(node: FakeProcess, before: Held, scorecard: Scorecard) -> None:
+    assert node.is_well()
+    assert node.ask("GET", "/models/org/tiny")[2]["status"] == "loaded"
+    eventually(lambda: settled(node)[:2] == before[:2])
+    growth = node.held().rss_kb / before.rss_kb - 1
+    assert growth < 0.05
+    errors = [line for line in node.lines() if line["level"] == "error"]
+    assert errors == []
+    if len(passed) >= TARGET:
+        figure = f"{len(passed)} cases, 0 hangs; memory {growth:+.1%}"
+        scorecard(32, figure, f">= {TARGET}; 0 hangs past the deadline", True)
