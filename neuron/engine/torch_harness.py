@@ -86,7 +86,7 @@ class TorchHarness:
         device, dtype = self._place(spec)
         checkpoint = _headers(found, spec.model_id)
         try:
-            weights = blueprint(checkpoint, dtype)
+            weights = blueprint(checkpoint, dtype, device)
             context = self._context(weights.arch)
             if isinstance(weights, Encoder):
                 context = _embed_context(found, context)

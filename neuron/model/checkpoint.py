@@ -37,6 +37,10 @@ class Checkpoint(Protocol):
         """One tensor in memory of its own on the CPU, in a floating dtype."""
         ...
 
+    def read_blocks(self, name: str) -> torch.Tensor:
+        """A matrix as it is stored, in memory of its own on the CPU: uint8 [out, bytes of a row]."""
+        ...
+
     def close(self) -> None:
         """Close the files. Raises `WeightsChanged` if one was replaced or changed meanwhile."""
         ...

@@ -15,7 +15,9 @@ from neuron.model.cache import SequenceCache
 from neuron.model.graphs import DecodeGraphs, can_capture
 from neuron.model.linear import Linear, empty_weight
 from neuron.model.mlp import GatedMlp
+from neuron.model.native_step import MOST_ROWS, NativeStep
 from neuron.model.norm import RmsNorm
+from neuron.model.packed import Formats, PackedWeight, Weight
 from neuron.model.rope import RopeTable
 
 
@@ -61,7 +63,15 @@ def make_batch(
 class Block:
     """One layer: attention and feed-forward, each behind a norm and added to the stream."""
 
-    def __init__(self, arch: ArchConfig, index: int, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        arch: ArchConfig,
+        index: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        formats: Formats | None = None,
+    ) -> None:
         name, layer, eps = f"model.layers.{index}", arch.layers[index], arch.norm_eps
         size = arch.hidden_size
         self.input_norm = RmsNorm(f"{name}.input_layernorm", size, eps, device=device, dtype=dtype)
@@ -75,9 +85,12 @@ class Block:
             window=layer.window,
             device=device,
             dtype=dtype,
+            formats=formats,
         )
         self.mlp_norm = RmsNorm(f"{name}.post_attention_layernorm", size, eps, device=device, dtype=dtype)
-        self.mlp = GatedMlp(f"{name}.mlp", arch.mlp, hidden_size=size, device=device, dtype=dtype)
+        self.mlp = GatedMlp(
+            f"{name}.mlp", arch.mlp, hidden_size=size, device=device, dtype=dtype, formats=formats
+        )
 
     def __call__(
         self,
@@ -94,7 +107,7 @@ class Block:
         x += self.mlp(self.mlp_norm(x))
         return x
 
-    def named_views(self) -> Iterator[tuple[str, Tensor]]:
+    def named_views(self) -> Iterator[tuple[str, Weight]]:
         """Checkpoint names with the memory that each tensor belongs in."""
         for part in (self.input_norm, self.attention, self.mlp_norm, self.mlp):
             yield from part.named_views()
@@ -103,33 +116,46 @@ class Block:
 class Decoder:
     """A decoder-only transformer with uninitialised weights; `neuron.model.load` fills them.
 
-    Memory is taken on ``device`` at once; on ``meta`` it costs nothing and shows every expected shape.
+    Memory is taken on ``device`` at once; on ``meta`` it costs nothing and shows every expected shape. With
+    ``formats`` the matrices are packed for the processor's kernels.
     """
 
-    def __init__(self, arch: ArchConfig, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, arch: ArchConfig, *, device: torch.device, dtype: torch.dtype, formats: Formats | None = None
+    ) -> None:
         self.arch, self.device, self.dtype = arch, device, dtype
         size, vocab = arch.hidden_size, arch.vocab_size
-        self.blocks = [Block(arch, i, device=device, dtype=dtype) for i in range(len(arch.layers))]
+        self.blocks = [
+            Block(arch, i, device=device, dtype=dtype, formats=formats) for i in range(len(arch.layers))
+        ]
         self.norm = RmsNorm("model.norm", size, arch.norm_eps, device=device, dtype=dtype)
         head = "model.embed_tokens" if arch.tied_embeddings else "lm_head"
-        self.lm_head = Linear({head: vocab}, size, bias=False, device=device, dtype=dtype)
-        self.embedding = (
-            self.lm_head.weight
-            if arch.tied_embeddings
-            else empty_weight(vocab, size, device=device, dtype=dtype)
-        )  # [V, C]
+        self.lm_head = Linear({head: vocab}, size, bias=False, device=device, dtype=dtype, formats=formats)
+        self.embedding: Weight  # [V, C]
+        if arch.tied_embeddings:
+            self.embedding = self.lm_head.packed[0] if formats else self.lm_head.weight
+        elif formats:
+            self.embedding = PackedWeight(formats["model.embed_tokens.weight"], vocab, size, device)
+        else:
+            self.embedding = empty_weight(vocab, size, device=device, dtype=dtype)
         ropes = {layer.rope for layer in arch.layers if layer.rope is not None}
         self.ropes = {rope: RopeTable(rope, device) for rope in ropes}
         self.graphs: DecodeGraphs | None = None
         """How to decode on a GPU; see `capture`."""
+        self.native: NativeStep | None = None
+        """How to compute few rows on a CPU; see `capture`."""
 
     def capture(self, most: int) -> None:
-        """Record the decode step for up to ``most`` sequences, where the device can; the weights must be there."""
+        """Make ready to decode up to ``most`` sequences in the device's fastest way; the weights must be there."""
         if can_capture(self.device):
             self.graphs = DecodeGraphs(self, most)
+        elif self.lm_head.packed:
+            self.native = NativeStep(self)
 
     def step(self, parts: Parts) -> Tensor:
-        """Logits [R, V] float32 of the parts that want them, by the recorded decode step where it fits."""
+        """Logits [R, V] float32 of the parts that want them, in the way that `capture` made ready where it fits."""
+        if self.native and sum(len(ids) for _, ids, _ in parts) <= MOST_ROWS:
+            return self.native.step(parts)
         graphs = self.graphs
         if graphs and len(parts) <= graphs.most and all(len(ids) == 1 and wants for _, ids, wants in parts):
             return graphs.step([ids[0] for _, ids, _ in parts], [cache for cache, _, _ in parts])
@@ -146,7 +172,10 @@ class Decoder:
 
         A cache must have room for its tokens. If this raises, the caches are as they were.
         """
-        x = F.embedding(batch.tokens, self.embedding)  # [T, C]
+        if isinstance(self.embedding, PackedWeight):
+            x = self.embedding.rows(batch.tokens)
+        else:
+            x = F.embedding(batch.tokens, self.embedding)  # [T, C]
         cos_sin = {rope: table.at(batch.positions, self.dtype) for rope, table in self.ropes.items()}
         masks = Masks(self.device)
         for block in self.blocks:
@@ -162,7 +191,7 @@ class Decoder:
         """An empty cache for ``capacity`` tokens, in the decoder's dtype on its device."""
         return SequenceCache(self.arch, capacity, device=self.device, dtype=self.dtype)
 
-    def named_views(self) -> Iterator[tuple[str, Tensor]]:
+    def named_views(self) -> Iterator[tuple[str, Weight]]:
         """Checkpoint names with the memory that each tensor belongs in."""
         for block in self.blocks:
             yield from block.named_views()
@@ -173,4 +202,4 @@ class Decoder:
 
     def weight_bytes(self) -> int:
         """Bytes that the weights take."""
-        return sum(view.numel() * view.element_size() for _, view in self.named_views())
+        return sum(view.nbytes for _, view in self.named_views())

@@ -13,6 +13,7 @@ from neuron.model.arch import EncoderConfig
 from neuron.model.linear import Linear
 from neuron.model.mlp import ACTIVATIONS
 from neuron.model.norm import LayerNorm
+from neuron.model.packed import Weight
 
 Run = tuple[int, int]
 """Neighbours of equal length: how many sequences, tokens of each. They share one attention."""
@@ -39,7 +40,7 @@ class EncoderAttention:
         out = F.scaled_dot_product_attention(q, k, v)
         return out.transpose(1, 2).reshape(n * length, -1)
 
-    def named_views(self) -> Iterator[tuple[str, Tensor]]:
+    def named_views(self) -> Iterator[tuple[str, Weight]]:
         """Checkpoint names with the memory that each tensor belongs in."""
         yield from self.qkv.named_views()
         yield from self.o.named_views()
@@ -64,7 +65,7 @@ class EncoderBlock:
         x = self.attention_norm(x + self.attention(x, runs))
         return self.norm(x + self.down(self.activation(self.up(x))))
 
-    def named_views(self) -> Iterator[tuple[str, Tensor]]:
+    def named_views(self) -> Iterator[tuple[str, Weight]]:
         """Checkpoint names with the memory that each tensor belongs in."""
         for part in (self.attention, self.attention_norm, self.up, self.down, self.norm):
             yield from part.named_views()
@@ -104,7 +105,7 @@ class Encoder:
         x = x + F.embedding(positions, self.embeddings["position"]) + self.embeddings["token_type"][0]
         return self.norm(x)
 
-    def named_views(self) -> Iterator[tuple[str, Tensor]]:
+    def named_views(self) -> Iterator[tuple[str, Weight]]:
         """Checkpoint names with the memory that each tensor belongs in."""
         for kind, weight in self.embeddings.items():
             yield f"embeddings.{kind}_embeddings.weight", weight
@@ -114,4 +115,4 @@ class Encoder:
 
     def weight_bytes(self) -> int:
         """Bytes that the weights take."""
-        return sum(view.numel() * view.element_size() for _, view in self.named_views())
+        return sum(view.nbytes for _, view in self.named_views())

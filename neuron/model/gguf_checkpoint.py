@@ -82,6 +82,13 @@ class GgufCheckpoint:
         heads = self._rotary_heads(name)
         return half_split(values, heads) if heads else values
 
+    def read_blocks(self, name: str) -> Tensor:
+        """A matrix as it is stored: uint8 [out, bytes of a row]."""
+        own = self._names[name]
+        rows = torch.frombuffer(self._file.read(own), dtype=torch.uint8).view(self.tensors[name].shape[0], -1)
+        heads = self._rotary_heads(name)
+        return half_split(rows, heads) if heads else rows
+
     def _rotary_heads(self, name: str) -> int | None:
         """Heads in the rows of this tensor if they are stored for interleaved rotary pairs."""
         if not self._interleaved:

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuron.model import native
+from neuron.model.packed import Formats, PackedWeight, Weight
+
 
 class Linear:
     """``y = x Wᵀ + b`` over one or several checkpoint tensors that are stacked along the output.
@@ -15,28 +18,59 @@ class Linear:
     Args:
         parts: output sizes by the checkpoint's module name (``model.layers.0.self_attn.q_proj``).
         n_in: input size.
+        formats: of the weights that are packed: all of the parts or none.
     """
 
     def __init__(
-        self, parts: dict[str, int], n_in: int, *, bias: bool, device: torch.device, dtype: torch.dtype
+        self,
+        parts: dict[str, int],
+        n_in: int,
+        *,
+        bias: bool,
+        device: torch.device,
+        dtype: torch.dtype,
+        formats: Formats | None = None,
     ) -> None:
         n_out = sum(parts.values())
         self.parts = parts
-        self.weight = empty_weight(n_out, n_in, device=device, dtype=dtype)  # [out, in]
         self.bias = torch.empty(n_out, device=device, dtype=dtype) if bias else None
+        self.packed: list[PackedWeight] = []
+        """One for each part; empty where `weight` holds them."""
+        if formats:
+            self.packed = [
+                PackedWeight(formats[f"{name}.weight"], size, n_in, device) for name, size in parts.items()
+            ]
+            self._share_bias()
+            self.weight = torch.empty(0)
+        else:
+            self.weight = empty_weight(n_out, n_in, device=device, dtype=dtype)  # [out, in]
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [T, in] → [T, out], in x's dtype."""
-        return F.linear(x, self.weight, self.bias)
+        if not self.packed:
+            return F.linear(x, self.weight, self.bias)
+        y = x.new_empty(len(x), sum(self.parts.values()))
+        start = 0
+        for weight in self.packed:
+            native.product(weight.matrix(), x, y[:, start : start + weight.shape[0]])
+            start += weight.shape[0]
+        return y
 
-    def named_views(self) -> Iterator[tuple[str, Tensor]]:
+    def named_views(self) -> Iterator[tuple[str, Weight]]:
         """Checkpoint names with the memory that each tensor belongs in."""
         start = 0
-        for name, size in self.parts.items():
-            yield f"{name}.weight", self.weight[start : start + size]
+        for i, (name, size) in enumerate(self.parts.items()):
+            weight = self.packed[i] if self.packed else self.weight[start : start + size]
+            yield f"{name}.weight", weight
             if self.bias is not None:
                 yield f"{name}.bias", self.bias[start : start + size]
             start += size
+
+    def _share_bias(self) -> None:
+        if self.bias is not None:
+            sizes = [weight.shape[0] for weight in self.packed]
+            for weight, part in zip(self.packed, self.bias.split(sizes), strict=True):
+                weight.bias = part
 
 
 def empty_weight(n_out: int, n_in: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:

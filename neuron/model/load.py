@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from neuron.errors import (
     InsufficientMemory,
     InvalidModelFile,
     UnsupportedArchitecture,
+    UnsupportedParameter,
     WeightMismatch,
 )
 from neuron.files import ModelFolder
@@ -26,6 +28,8 @@ from neuron.model.device import free_bytes
 from neuron.model.encoder import Encoder
 from neuron.model.families import arch_config
 from neuron.model.gguf_checkpoint import GgufCheckpoint
+from neuron.model.native import library
+from neuron.model.packed import FORMATS, Formats, PackedWeight, Weight, format_of
 from neuron.model.safetensors_checkpoint import SafetensorsCheckpoint
 from neuron.progress import Progress, Report, ignore
 
@@ -54,11 +58,13 @@ def load_model(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    quant: str | None = None,
     report: Report = ignore,
     free: Callable[[torch.device], int] | None = free_bytes,
 ) -> Decoder | Encoder:
     """A decoder or an encoder with the checkpoint's weights on ``device`` in ``dtype``.
 
+    ``quant`` (one of `neuron.model.packed.QUANTS`): turn the matrices into narrower ones while they are read.
     ``free`` says how many bytes may be taken on a device; None: the weights are not compared with them.
 
     Peak memory is the weights and a small tensor of the file, or twice the largest one. Every parameter is filled
@@ -68,18 +74,23 @@ def load_model(
     Raises:
         UnsupportedArchitecture, InvalidModelFile, WeightMismatch, WeightsChanged
         InsufficientMemory: the weights are larger than the memory that is free.
+        UnsupportedParameter: ``quant`` where this build can't compute it.
     """
-    plan = blueprint(checkpoint, dtype)
+    plan = blueprint(checkpoint, dtype, device, quant)
     arch, sources = plan.arch, checkpoint_names(checkpoint, plan.arch)
     if free is not None:
         check_memory(plan.weight_bytes(), device, free(device))
-    model = build(arch, device=device, dtype=dtype)
+    formats = packed_formats(checkpoint, arch, device, dtype, quant)
+    model = build(arch, device=device, dtype=dtype, formats=formats)
     views = dict(model.named_views())
     total = sum(checkpoint.tensors[sources[name]].n_bytes for name in views)
     done = 0
     # The largest first: its copy from the file is gone before the other weights take their memory.
     for name, view in sorted(views.items(), key=lambda item: -item[1].numel()):
-        view.copy_(_read(checkpoint, sources[name], view))
+        if isinstance(view, PackedWeight):
+            view.fill(checkpoint, sources[name])
+        else:
+            view.copy_(_read(checkpoint, sources[name], view))
         done += checkpoint.tensors[sources[name]].n_bytes
         report(Progress("read", done, total))
     checkpoint.close()
@@ -91,16 +102,19 @@ def load_decoder(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    quant: str | None = None,
     report: Report = ignore,
 ) -> Decoder:
     """`load_model` for who needs a decoder. Raises `UnsupportedArchitecture` for an encoder."""
-    model = load_model(checkpoint, device=device, dtype=dtype, report=report)
+    model = load_model(checkpoint, device=device, dtype=dtype, quant=quant, report=report)
     if not isinstance(model, Decoder):
         raise UnsupportedArchitecture(f"{model.arch.family} is an encoder, it decodes nothing")
     return model
 
 
-def blueprint(checkpoint: Checkpoint, dtype: torch.dtype) -> Decoder | Encoder:
+def blueprint(
+    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, quant: str | None = None
+) -> Decoder | Encoder:
     """The checkpoint's model without its weights: shapes and sizes, no memory. Reads headers alone.
 
     Raises:
@@ -108,16 +122,52 @@ def blueprint(checkpoint: Checkpoint, dtype: torch.dtype) -> Decoder | Encoder:
         WeightMismatch: the checkpoint lacks a tensor of it, or has one that it does not know.
     """
     arch = arch_config(checkpoint.config)
-    plan = build(arch, device=torch.device("meta"), dtype=dtype)
+    formats = packed_formats(checkpoint, arch, device, dtype, quant)
+    plan = build(arch, device=torch.device("meta"), dtype=dtype, formats=formats)
     check_balance(plan.named_views(), checkpoint, checkpoint_names(checkpoint, arch), arch)
     return plan
 
 
-def build(arch: ArchConfig | EncoderConfig, *, device: torch.device, dtype: torch.dtype) -> Decoder | Encoder:
+def build(
+    arch: ArchConfig | EncoderConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    formats: Formats | None = None,
+) -> Decoder | Encoder:
     """The module that an architecture describes, its weights uninitialised."""
     if isinstance(arch, EncoderConfig):
         return Encoder(arch, device=device, dtype=dtype)
-    return Decoder(arch, device=device, dtype=dtype)
+    return Decoder(arch, device=device, dtype=dtype, formats=formats)
+
+
+def packed_formats(
+    checkpoint: Checkpoint,
+    arch: ArchConfig | EncoderConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    quant: str | None = None,
+) -> Formats | None:
+    """How each matrix is kept for the processor's kernels; None where torch computes.
+
+    Raises:
+        UnsupportedParameter: ``quant``, and torch computes.
+    """
+    by_kernels = device.type == "cpu" and dtype == torch.float32 and isinstance(arch, ArchConfig)
+    if not by_kernels or library() is None:
+        if quant:
+            raise UnsupportedParameter(
+                f"this build computes {quant} weights of decoders on a CPU in float32, with its compiled kernels",
+                param="quant",
+                hint="leave --quant out, or load on a CPU with --dtype float32",
+            )
+        return None
+    names = checkpoint_names(checkpoint, arch)
+    matrices = ((name, checkpoint.tensors[stored]) for name, stored in names.items())
+    found = {name: format_of(name, info, quant) for name, info in matrices if len(info.shape) == 2}
+    return defaultdict(
+        lambda: FORMATS["F32"], found
+    )  # what is missing in the file is reported by name, later
 
 
 def checkpoint_names(checkpoint: Checkpoint, arch: ArchConfig | EncoderConfig) -> dict[str, str]:
@@ -138,7 +188,7 @@ def checkpoint_names(checkpoint: Checkpoint, arch: ArchConfig | EncoderConfig) -
 
 
 def check_balance(
-    expected: Iterable[tuple[str, Tensor]],
+    expected: Iterable[tuple[str, Weight]],
     checkpoint: Checkpoint,
     sources: Mapping[str, str],
     arch: ArchConfig | EncoderConfig,

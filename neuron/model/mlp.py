@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuron.model.arch import Activation, Mlp
 from neuron.model.linear import Linear
+from neuron.model.packed import Formats, Weight
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -24,12 +25,23 @@ class GatedMlp:
     """``down(act(gate(x)) * up(x))``."""
 
     def __init__(
-        self, name: str, config: Mlp, *, hidden_size: int, device: torch.device, dtype: torch.dtype
+        self,
+        name: str,
+        config: Mlp,
+        *,
+        hidden_size: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        formats: Formats | None = None,
     ) -> None:
         parts = {f"{name}.gate_proj": config.intermediate, f"{name}.up_proj": config.intermediate}
         down = {f"{name}.down_proj": hidden_size}
-        self.gate_up = Linear(parts, hidden_size, bias=config.bias, device=device, dtype=dtype)
-        self.down = Linear(down, config.intermediate, bias=config.bias, device=device, dtype=dtype)
+        self.gate_up = Linear(
+            parts, hidden_size, bias=config.bias, device=device, dtype=dtype, formats=formats
+        )
+        self.down = Linear(
+            down, config.intermediate, bias=config.bias, device=device, dtype=dtype, formats=formats
+        )
         self.activation = ACTIVATIONS[config.activation]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -37,7 +49,7 @@ class GatedMlp:
         gate, up = self.gate_up(x).chunk(2, dim=-1)  # [T, F] each
         return self.down(self.activation(gate).mul_(up))
 
-    def named_views(self) -> Iterator[tuple[str, Tensor]]:
+    def named_views(self) -> Iterator[tuple[str, Weight]]:
         """Checkpoint names with the memory that each tensor belongs in."""
         yield from self.gate_up.named_views()
         yield from self.down.named_views()

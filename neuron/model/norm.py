@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuron.model.packed import Weight
+
 
 class RmsNorm:
     """``x / rms(x) * weight`` over the last dimension."""
@@ -20,7 +22,7 @@ class RmsNorm:
         """x [..., size] → the same shape and dtype."""
         return F.rms_norm(x, self.shape, self.weight, self.eps)
 
-    def named_views(self) -> Iterator[tuple[str, Tensor]]:
+    def named_views(self) -> Iterator[tuple[str, Weight]]:
         """Checkpoint name with the memory that the tensor belongs in."""
         yield f"{self.name}.weight", self.weight
 
@@ -37,7 +39,7 @@ class LayerNorm:
         """x [..., size] → the same shape and dtype."""
         return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
 
-    def named_views(self) -> Iterator[tuple[str, Tensor]]:
+    def named_views(self) -> Iterator[tuple[str, Weight]]:
         """Checkpoint names with the memory that each tensor belongs in."""
         yield f"{self.name}.weight", self.weight
         yield f"{self.name}.bias", self.bias

@@ -63,6 +63,10 @@ class SafetensorsCheckpoint:
             raise InvalidModelFile(f"{path}: tensor {name} can't be read: {e}") from e
         return tensor
 
+    def read_blocks(self, name: str) -> torch.Tensor:
+        """A matrix as it is stored: uint8 [out, bytes of a row]."""
+        return self.read(name).view(torch.uint8)
+
     def close(self) -> None:
         """Close the files. Raises `WeightsChanged` if one changed while it was read."""
         self._files.close()
@@ -113,6 +117,10 @@ class HeadersCheckpoint:
     def read(self, name: str) -> torch.Tensor:
         """Always refused."""
         raise EmptyRepo(f"{self._where}: not on this machine", hint="fetch it: neuron pull MODEL")
+
+    def read_blocks(self, name: str) -> torch.Tensor:
+        """Always refused."""
+        return self.read(name)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -279,7 +279,7 @@ async def test_a_caller_that_leaves_stops_the_work(embedder: Engine, monkeypatch
 
 
 async def test_a_request_waits_for_a_place_and_not_for_ever(tiny: tuple[Path, Any]) -> None:
-    engine = Engine(replace(SETTINGS, max_in_flight=1, max_queue_depth=1, queue_timeout_s=0.1))
+    engine = Engine(replace(SETTINGS, max_in_flight=1, max_queue_depth=1, queue_timeout_s=0.005))
     await engine.start()
     await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
     async with await engine.submit(endless()):

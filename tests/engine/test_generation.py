@@ -13,6 +13,7 @@ from neuron.engine.engine import Engine
 from neuron.engine.events import Event, Failed, Finished, Started, TextDelta
 from neuron.engine.request import ChatPrompt, Generation, Sampling, TextPrompt, TokenPrompt
 from neuron.errors import InvalidValue, PromptTooLong
+from neuron.model.packed import LANES, PackedWeight
 from tests.support.tiny_chat import byte_tokenizer
 from tests.support.tiny_models import reference_greedy
 
@@ -169,7 +170,13 @@ async def test_logits_that_are_not_finite_end_only_their_request(engine: Engine)
     model = engine._models.serving("tiny")
     decoder = model.slot.decoder
     assert decoder is not None
-    decoder.embedding[300] = torch.nan  # only a prompt with id 300 meets it
+    row, weight = 300, decoder.embedding  # only a prompt with this id meets it
+    if isinstance(weight, PackedWeight):
+        weight.data.view(torch.float32).view(len(weight.data), -1, LANES)[row // LANES, :, row % LANES] = (
+            torch.nan
+        )
+    else:
+        weight[row] = torch.nan
     neighbour = asyncio.create_task(text_of(engine, ask(LONG)))
     events = await events_of(engine, ask([5, 300, 6]))
     assert isinstance(events[-1], Failed)

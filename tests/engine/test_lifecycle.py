@@ -94,7 +94,7 @@ async def test_the_queue_is_bounded_and_everyone_admitted_finishes(tiny: tuple[P
     streams, refused = [], []
     for _ in range(9):
         try:
-            streams.append(await engine.submit(endless(40)))
+            streams.append(await engine.submit(endless()))
         except QueueFull as e:
             refused.append(e)
     assert (len(streams), len(refused)) == (5, 4)
@@ -106,7 +106,7 @@ async def test_the_queue_is_bounded_and_everyone_admitted_finishes(tiny: tuple[P
 
 
 async def test_who_waits_too_long_is_told_so(tiny: tuple[Path, Any]) -> None:
-    engine = Engine(replace(SETTINGS, max_in_flight=1, queue_timeout_s=0.05))
+    engine = Engine(replace(SETTINGS, max_in_flight=1, queue_timeout_s=0.005))
     await engine.start()
     await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
     running = await engine.submit(endless())
@@ -251,7 +251,7 @@ async def test_a_drain_fails_what_waits_or_lets_it_run(tiny: tuple[Path, Any], f
     engine = Engine(replace(SETTINGS, max_in_flight=1))
     await engine.start()
     await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
-    streams = [await engine.submit(endless(20)) for _ in range(4)]
+    streams = [await engine.submit(endless()) for _ in range(4)]
     drain = asyncio.create_task(engine.drain(60.0, finish_queued=finish_queued))
     ends = [[event async for event in stream][-1] for stream in streams]
     await drain

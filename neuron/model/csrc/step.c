@@ -1,0 +1,408 @@
+/* One step of a decoder on the processor: few rows, each a new token of some sequence at its own position.
+ *
+ * The same function as the torch code of this package (decoder.py, attention.py, mlp.py), in float32. Each layer is
+ * a handful of phases; within one the threads take pieces of work, between two they meet.
+ */
+#include <stdlib.h>
+
+#include "matrix.h"
+#include "pool.h"
+
+enum { SILU, GELU, GELU_TANH, RELU };
+#define CHUNK_KEYS 256 /* of one piece of attention; a multiple of W */
+#define MOST_GROUP 16  /* query heads that share a key head; more are taken in turns */
+
+typedef struct {
+    Matrix q, k, v, o, gate, up, down;
+    const float *attention_norm, *mlp_norm, *q_norm, *k_norm; /* the last two may be null */
+    int32_t rope, window;                                     /* -1: none; 0: all keys */
+} Layer;
+
+typedef struct {
+    int32_t n_layers, hidden, n_heads, n_kv_heads, head_dim, inner, activation, n_ropes;
+    float norm_eps;
+    const int32_t *rope_halves; /* [n_ropes]: half of the rotated part of a head */
+    const Layer *layers;
+    const float *norm;
+    Matrix embedding, head;
+} Model;
+
+typedef struct {
+    int32_t n_rows, n_logits, n_threads, most_keys;
+    const int64_t *tokens, *positions; /* [n_rows] */
+    float *const *caches;              /* [n_rows]: [layers, 2, kv heads, capacity, head_dim] of its sequence */
+    const int64_t *capacities;         /* [n_rows], in tokens */
+    const float *const *cos, *const *sin; /* [n_ropes] of [n_rows, half] */
+    const int64_t *logit_rows;         /* [n_logits] */
+    float *logits;                     /* [n_logits, vocabulary] */
+} Batch;
+
+typedef struct {
+    const Model *m;
+    const Batch *b;
+    float *x, *q, *k, *v, *heads, *h, *partial, *stats, *normed; /* see `carve` */
+    atomic_int *next;                                           /* one for each phase */
+    int n_chunks;
+} Step;
+
+typedef struct {
+    const Step *s;
+    int thread, phase;
+} Here;
+
+/* ---- what one thread does alone */
+
+INLINE float dot(const float *a, const float *b, int n) {
+    vf sum = vset(0);
+    float rest = 0;
+    int i = 0;
+    for (; i + W <= n; i += W) sum += vload(a + i) * vload(b + i);
+    for (; i < n; i++) rest += a[i] * b[i];
+    return vsum(sum) + rest;
+}
+
+static void rms_norm(const float *x, const float *weight, int n, float eps, float *out) {
+    float scale = 1.0f / sqrtf(dot(x, x, n) / (float)n + eps);
+    for (int i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
+}
+
+static void rotate(float *x, const float *cos, const float *sin, int half) {
+    for (int i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        x[i] = a * cos[i] - b * sin[i];
+        x[i + half] = b * cos[i] + a * sin[i];
+    }
+}
+
+/* gate = activation(gate) * up, n a multiple of W. */
+static void gated(int activation, float *gate, const float *up, int n) {
+    if (activation == SILU) {
+        for (int i = 0; i < n; i += W) {
+            vf g = vload(gate + i);
+            vstore(gate + i, g / (vset(1) + vexp(-g)) * vload(up + i));
+        }
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        float g = gate[i];
+        if (activation == RELU) g = g > 0 ? g : 0;
+        if (activation == GELU) g = 0.5f * g * (1 + erff(g * 0.70710678f));
+        if (activation == GELU_TANH) g = 0.5f * g * (1 + tanhf(0.79788456f * (g + 0.044715f * g * g * g)));
+        gate[i] = g * up[i];
+    }
+}
+
+/* ---- phases */
+
+static atomic_int *next_phase(Here *here) { return &here->s->next[here->phase++]; }
+
+static float *norm_rows(const Here *here, const float *weight) {
+    const Step *s = here->s;
+    int n = s->m->hidden;
+    float *out = s->normed + (int64_t)here->thread * s->b->n_rows * n;
+    for (int r = 0; r < s->b->n_rows; r++) rms_norm(s->x + r * n, weight, n, s->m->norm_eps, out + r * n);
+    return out;
+}
+
+static void put(const Matrix *m, int strip, int rows, const float *from, float *y, int add) {
+    int first = strip * STRIP, n = m->n_out - first < STRIP ? m->n_out - first : STRIP;
+    for (int r = 0; r < rows; r++) {
+        float *to = y + (int64_t)r * m->n_out + first;
+        for (int i = 0; i < n; i++) {
+            float value = from[r * STRIP + i] + (m->bias ? m->bias[first + i] : 0);
+            to[i] = add ? to[i] + value : value;
+        }
+    }
+}
+
+/* y[i] (+)= x times the i-th matrix, for matrices that share their input. */
+static void products(
+    Here *here, const Matrix *const *matrices, float *const *y, int n_matrices, const float *x, int rows, int add
+) {
+    atomic_int *next = next_phase(here);
+    float out[rows * STRIP];
+    int first, end, n_pieces = 0;
+    for (int i = 0; i < n_matrices; i++) n_pieces += n_strips(matrices[i]);
+    while (take(next, n_pieces, &first, &end))
+        for (int piece = first; piece < end; piece++) {
+            int strip = piece, i = 0;
+            while (strip >= n_strips(matrices[i])) strip -= n_strips(matrices[i++]);
+            strip_times_rows(matrices[i], strip, rows, x, matrices[i]->n_in, out);
+            put(matrices[i], strip, rows, out, y[i], add);
+        }
+    meet();
+}
+
+/* h = activation(gate) * up */
+static void gate_and_up(Here *here, const Layer *layer, const float *x) {
+    const Step *s = here->s;
+    const Matrix *gate = &layer->gate, *up = &layer->up;
+    Matrix bare_gate = *gate;
+    bare_gate.bias = 0;
+    atomic_int *next = next_phase(here);
+    int rows = s->b->n_rows, first, end;
+    float g[rows * STRIP], u[rows * STRIP];
+    while (take(next, n_strips(gate), &first, &end))
+        for (int strip = first; strip < end; strip++) {
+            strip_times_rows(gate, strip, rows, x, gate->n_in, g);
+            strip_times_rows(up, strip, rows, x, up->n_in, u);
+            int at = strip * STRIP, n = gate->n_out - at < STRIP ? gate->n_out - at : STRIP;
+            for (int r = 0; r < rows; r++) {
+                for (int i = 0; i < n; i++) {
+                    if (gate->bias) g[r * STRIP + i] += gate->bias[at + i];
+                    if (up->bias) u[r * STRIP + i] += up->bias[at + i];
+                }
+                for (int i = n; i < STRIP; i++) g[r * STRIP + i] = u[r * STRIP + i] = 0;
+            }
+            gated(s->m->activation, g, u, rows * STRIP);
+            put(&bare_gate, strip, rows, g, s->h, 0);
+        }
+    meet();
+}
+
+/* Norm and rotate the heads of each row, and write keys and values into the caches. */
+static void fill_caches(Here *here, const Layer *layer, int index) {
+    const Step *s = here->s;
+    const Model *m = s->m;
+    const Batch *b = s->b;
+    atomic_int *next = next_phase(here);
+    int d = m->head_dim, n_heads = m->n_heads, n_kv = m->n_kv_heads, first, end;
+    while (take(next, b->n_rows * (n_heads + n_kv), &first, &end))
+        for (int piece = first; piece < end; piece++) {
+            int row = piece / (n_heads + n_kv), head = piece % (n_heads + n_kv), kv = head - n_heads;
+            float *x = kv < 0 ? s->q + (row * n_heads + head) * d : s->k + (row * n_kv + kv) * d;
+            const float *norm = kv < 0 ? layer->q_norm : layer->k_norm;
+            if (norm) rms_norm(x, norm, d, m->norm_eps, x);
+            if (layer->rope >= 0) {
+                int half = m->rope_halves[layer->rope];
+                rotate(x, b->cos[layer->rope] + row * half, b->sin[layer->rope] + row * half, half);
+            }
+            if (kv < 0) continue;
+            int64_t plane = b->capacities[row] * d;
+            float *keys = b->caches[row] + ((int64_t)index * 2 * n_kv + kv) * plane + b->positions[row] * d;
+            memcpy(keys, x, d * sizeof *x);
+            memcpy(keys + n_kv * plane, s->v + (row * n_kv + kv) * d, d * sizeof *x);
+        }
+    meet();
+}
+
+/* out[d] = sum over j of weights[j] * values[j][d] */
+INLINE void weighted(const float *weights, const float *values, int n, int d, float *out) {
+    int at = 0;
+    for (; at + 4 * W <= d; at += 4 * W) {
+        vf a = vset(0), b = a, c = a, e = a;
+        for (int j = 0; j < n; j++) {
+            vf w = vset(weights[j]);
+            const float *v = values + (int64_t)j * d + at;
+            a += w * vload(v);
+            b += w * vload(v + W);
+            c += w * vload(v + 2 * W);
+            e += w * vload(v + 3 * W);
+        }
+        vstore(out + at, a);
+        vstore(out + at + W, b);
+        vstore(out + at + 2 * W, c);
+        vstore(out + at + 3 * W, e);
+    }
+    for (; at + W <= d; at += W) {
+        vf a = vset(0);
+        for (int j = 0; j < n; j++) a += vset(weights[j]) * vload(values + (int64_t)j * d + at);
+        vstore(out + at, a);
+    }
+    for (; at < d; at++) {
+        float a = 0;
+        for (int j = 0; j < n; j++) a += weights[j] * values[(int64_t)j * d + at];
+        out[at] = a;
+    }
+}
+
+/* A query head on keys and values [n, d]: out[d] unscaled, stats: the largest score and the sum of weights. */
+static void attend(const float *q, const float *keys, const float *values, int n, int d, float *out, float *stats) {
+    float weights[CHUNK_KEYS], most = -INFINITY;
+    float scale = 1.0f / sqrtf((float)d);
+    for (int j = 0; j < n; j++) {
+        weights[j] = dot(q, keys + (int64_t)j * d, d) * scale;
+        most = weights[j] > most ? weights[j] : most;
+    }
+    for (int j = n; j % W; j++) weights[j] = -INFINITY;
+    vf sum = vset(0);
+    for (int j = 0; j < n; j += W) {
+        vf w = vexp(vload(weights + j) - vset(most));
+        if (j + W > n) {
+            float tail[W];
+            vstore(tail, w);
+            for (int i = n - j; i < W; i++) tail[i] = 0;
+            w = vload(tail);
+        }
+        sum += w;
+        vstore(weights + j, w);
+    }
+    weighted(weights, values, n, d, out);
+    stats[0] = most;
+    stats[1] = vsum(sum);
+}
+
+static int first_key(const Layer *layer, int64_t position) {
+    return layer->window && position >= layer->window ? (int)(position + 1 - layer->window) : 0;
+}
+
+/* Each head's part of its keys, then the parts together. */
+static void attention(Here *here, const Layer *layer, int index) {
+    const Step *s = here->s;
+    const Model *m = s->m;
+    const Batch *b = s->b;
+    int d = m->head_dim, n_heads = m->n_heads, group = n_heads / m->n_kv_heads, first, end;
+    atomic_int *next = next_phase(here);
+    while (take(next, b->n_rows * s->n_chunks * n_heads, &first, &end))
+        for (int piece = first; piece < end; piece++) {
+            int head = piece % n_heads, row = piece / n_heads / s->n_chunks, chunk = piece / n_heads % s->n_chunks;
+            int64_t plane = b->capacities[row] * d, position = b->positions[row];
+            int from = first_key(layer, position) + chunk * CHUNK_KEYS, n = (int)position + 1 - from;
+            float *stats = s->stats + 2 * (int64_t)piece;
+            if (n <= 0) {
+                stats[1] = 0;
+                continue;
+            }
+            const float *keys = b->caches[row] + ((int64_t)index * 2 * m->n_kv_heads + head / group) * plane;
+            const float *values = keys + m->n_kv_heads * plane;
+            attend(s->q + (row * n_heads + head) * d, keys + (int64_t)from * d, values + (int64_t)from * d,
+                   n < CHUNK_KEYS ? n : CHUNK_KEYS, d, s->partial + (int64_t)piece * d, stats);
+        }
+    meet();
+    next = next_phase(here);
+    while (take(next, b->n_rows * n_heads, &first, &end))
+        for (int piece = first; piece < end; piece++) {
+            int head = piece % n_heads, row = piece / n_heads;
+            float *out = s->heads + (int64_t)piece * d, most = -INFINITY, sum = 0;
+            int64_t at = (int64_t)row * s->n_chunks * n_heads + head;
+            for (int c = 0; c < s->n_chunks; c++) {
+                const float *stats = s->stats + 2 * (at + c * n_heads);
+                if (stats[1] > 0 && stats[0] > most) most = stats[0];
+            }
+            for (int i = 0; i < d; i++) out[i] = 0;
+            for (int c = 0; c < s->n_chunks; c++) {
+                const float *stats = s->stats + 2 * (at + c * n_heads);
+                if (stats[1] == 0) continue;
+                float weight = expf(stats[0] - most);
+                const float *part = s->partial + (at + (int64_t)c * n_heads) * d;
+                sum += weight * stats[1];
+                for (int i = 0; i < d; i++) out[i] += weight * part[i];
+            }
+            for (int i = 0; i < d; i++) out[i] /= sum;
+        }
+    meet();
+}
+
+static void run_layer(Here *here, int index) {
+    const Step *s = here->s;
+    const Layer *layer = &s->m->layers[index];
+    int rows = s->b->n_rows;
+    const float *normed = norm_rows(here, layer->attention_norm);
+    products(here, (const Matrix *[]){&layer->q, &layer->k, &layer->v}, (float *[]){s->q, s->k, s->v}, 3, normed,
+             rows, 0);
+    fill_caches(here, layer, index);
+    attention(here, layer, index);
+    products(here, (const Matrix *[]){&layer->o}, (float *[]){s->x}, 1, s->heads, rows, 1);
+    gate_and_up(here, layer, norm_rows(here, layer->mlp_norm));
+    products(here, (const Matrix *[]){&layer->down}, (float *[]){s->x}, 1, s->h, rows, 1);
+}
+
+static void run_step(void *what, int thread) {
+    const Step *s = what;
+    const Model *m = s->m;
+    const Batch *b = s->b;
+    Here here = {s, thread, 0};
+    for (int r = thread; r < b->n_rows; r += pool.n_threads)
+        matrix_row(&m->embedding, (int)b->tokens[r], s->x + (int64_t)r * m->hidden);
+    meet();
+    for (int i = 0; i < m->n_layers; i++) run_layer(&here, i);
+    if (!b->n_logits) return;
+    float *normed = s->normed + (int64_t)thread * b->n_rows * m->hidden;
+    for (int i = 0; i < b->n_logits; i++)
+        rms_norm(s->x + b->logit_rows[i] * m->hidden, m->norm, m->hidden, m->norm_eps, normed + i * m->hidden);
+    products(&here, (const Matrix *[]){&m->head}, (float *[]){b->logits}, 1, normed, b->n_logits, 0);
+}
+
+/* ---- what Python calls */
+
+/* Hand out scratch; with no memory yet, only count it. Returns bytes. */
+static size_t carve(Step *s, char *memory) {
+    const Model *m = s->m;
+    const Batch *b = s->b;
+    size_t rows = (size_t)b->n_rows, used = 0, heads = rows * m->n_heads * m->head_dim;
+    size_t kv = rows * m->n_kv_heads * m->head_dim, parts = rows * s->n_chunks * m->n_heads;
+    struct {
+        void **at;
+        size_t bytes;
+    } parts_of[] = {
+        {(void **)&s->next, (8 * (size_t)m->n_layers + 1) * sizeof *s->next},
+        {(void **)&s->x, rows * m->hidden * 4},
+        {(void **)&s->q, heads * 4},
+        {(void **)&s->k, kv * 4},
+        {(void **)&s->v, kv * 4},
+        {(void **)&s->heads, heads * 4},
+        {(void **)&s->h, rows * m->inner * 4},
+        {(void **)&s->partial, parts * m->head_dim * 4},
+        {(void **)&s->stats, parts * 2 * 4},
+        {(void **)&s->normed, b->n_threads * rows * m->hidden * 4},
+    };
+    for (size_t i = 0; i < sizeof parts_of / sizeof *parts_of; i++) {
+        *parts_of[i].at = memory + used;
+        used += (parts_of[i].bytes + 63) / 64 * 64;
+    }
+    return used;
+}
+
+/* Compute a batch; 0, or -1 without memory. */
+int neuron_step(const Model *model, const Batch *batch) {
+    Step s = {.m = model, .b = batch, .n_chunks = (batch->most_keys + CHUNK_KEYS - 1) / CHUNK_KEYS};
+    size_t bytes = carve(&s, 0);
+    char *memory = aligned_alloc(64, bytes);
+    if (!memory) return -1;
+    carve(&s, memory);
+    memset(s.next, 0, (8 * (size_t)model->n_layers + 1) * sizeof *s.next);
+    run(run_step, &s, batch->n_threads);
+    free(memory);
+    return 0;
+}
+
+typedef struct {
+    const Matrix *matrix;
+    const float *x;
+    float *y;
+    int64_t rows, ldy;
+    atomic_int next;
+} Product;
+
+#define CHUNK_ROWS 240 /* of the input in one piece of work: a multiple of every BLOCK_ROWS */
+
+static void run_product(void *what, int thread) {
+    Product *p = what;
+    const Matrix *m = p->matrix;
+    int n_chunks = (int)((p->rows + CHUNK_ROWS - 1) / CHUNK_ROWS), first, end;
+    float out[CHUNK_ROWS * STRIP] __attribute__((aligned(64)));
+    while (take(&p->next, n_strips(m) * n_chunks, &first, &end))
+        for (int piece = first; piece < end; piece++) {
+            int64_t row = (int64_t)(piece % n_chunks) * CHUNK_ROWS;
+            int strip = piece / n_chunks, at = strip * STRIP;
+            int rows = p->rows - row < CHUNK_ROWS ? (int)(p->rows - row) : CHUNK_ROWS;
+            int n = m->n_out - at < STRIP ? m->n_out - at : STRIP;
+            strip_times_rows(m, strip, rows, p->x + row * m->n_in, m->n_in, out);
+            for (int r = 0; r < rows; r++) {
+                float *to = p->y + (row + r) * p->ldy + at;
+                for (int i = 0; i < n; i++) to[i] = out[r * STRIP + i] + (m->bias ? m->bias[at + i] : 0);
+            }
+        }
+    (void)thread;
+}
+
+/* y [rows, ldy] = x [rows, n_in] times the matrix, plus its bias. */
+void neuron_product(const Matrix *matrix, const float *x, int64_t rows, float *y, int64_t ldy, int threads) {
+    Product p = {.matrix = matrix, .x = x, .y = y, .rows = rows, .ldy = ldy};
+    run(run_product, &p, threads);
+}
+
+/* out [n, n_in] = rows of the matrix. */
+void neuron_rows(const Matrix *matrix, const int64_t *rows, int64_t n, float *out) {
+    for (int64_t i = 0; i < n; i++) matrix_row(matrix, (int)rows[i], out + i * matrix->n_in);
+}

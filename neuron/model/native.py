@@ -1,0 +1,74 @@
+"""The processor's own kernels (``csrc/``), where they were compiled: products with packed weights, and whole steps.
+
+Everything is float32 but the weights, which stay as they are stored. See `docs/adr/0016-cpu-kernels.md`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+TORCH_ONLY = "NEURON_TORCH_ONLY"
+"""Environment variable that turns the kernels off, for comparisons."""
+
+BUILDS_FOR = {"AVX512": ("v4", "v3"), "AVX2": ("v3",), "DEFAULT": ("any",)}
+"""What torch calls the processor's vectors -> the builds that run there, best first."""
+
+
+class Matrix(ctypes.Structure):
+    """``Matrix`` of ``matrix.h``."""
+
+    _fields_ = (
+        ("format", ctypes.c_int32),
+        ("n_out", ctypes.c_int32),
+        ("n_in", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
+        ("data", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+    )
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The build for this processor; None where nothing was compiled or it is turned off."""
+    if os.environ.get(TORCH_ONLY):
+        return None
+    for name in BUILDS_FOR.get(torch.backends.cpu.get_cpu_capability(), ("any",)):
+        for path in Path(__file__).parent.glob(f"_native_{name}.*"):
+            return declared(ctypes.CDLL(str(path)))
+    return None
+
+
+def declared(lib: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of its functions."""
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    lib.neuron_product.argtypes = (pointer, pointer, size, pointer, size, ctypes.c_int)
+    lib.neuron_product.restype = None
+    lib.neuron_rows.argtypes = (pointer, pointer, size, pointer)
+    lib.neuron_rows.restype = None
+    lib.neuron_step.argtypes = (pointer, pointer)
+    lib.neuron_step.restype = ctypes.c_int
+    return lib
+
+
+def product(matrix: Matrix, x: Tensor, y: Tensor) -> None:
+    """``y = x Wᵀ + b``: x [T, in] float32; y [T, out] float32, whose rows may lie apart."""
+    lib = library()
+    assert lib is not None
+    x = x.contiguous()
+    threads = torch.get_num_threads()
+    lib.neuron_product(ctypes.byref(matrix), x.data_ptr(), len(x), y.data_ptr(), y.stride(0), threads)
+
+
+def rows(matrix: Matrix, ids: Tensor) -> Tensor:
+    """Rows ids [T] int64 of a matrix as [T, in] float32. The ids must be within it."""
+    lib = library()
+    assert lib is not None
+    out = torch.empty(len(ids), matrix.n_in)
+    lib.neuron_rows(ctypes.byref(matrix), ids.contiguous().data_ptr(), len(ids), out.data_ptr())
+    return out

@@ -1,0 +1,160 @@
+"""Weights of a CPU in the width that they are stored in, laid out for its kernels (`csrc/matrix.h`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from neuron.model import native
+from neuron.model.checkpoint import Checkpoint, TensorInfo
+
+LANES = 16
+"""Outputs that lie side by side in a tile, as in ``csrc/vectors.h``."""
+GROUP = 32
+"""Inputs that share a scale."""
+
+
+class Format(NamedTuple):
+    """How the numbers of a matrix are stored; the bytes of a block are the file's own."""
+
+    code: int
+    """Its number in ``csrc/matrix.h``."""
+    name: str
+    """The file formats' name."""
+    items: int
+    """Inputs of one block."""
+    n_bytes: int
+    """Of one block."""
+    encode: Callable[[Tensor], Tensor]
+    """[out, in] float32 -> blocks, uint8 [out, row bytes]."""
+
+
+def _as(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    return lambda weight: weight.to(dtype).contiguous().view(torch.uint8)
+
+
+def _to_8_bits(weight: Tensor) -> Tensor:
+    """Groups with a scale, from -127 to 127 (Q8_0)."""
+    groups = weight.float().view(len(weight), -1, GROUP)
+    scale = _half(groups.abs().amax(dim=-1, keepdim=True) / 127)
+    values = _divided(groups, scale).round_().clamp_(-127, 127).to(torch.int8)
+    return torch.cat((_bytes(scale), values.view(torch.uint8)), dim=-1).flatten(1)
+
+
+def _to_4_bits(weight: Tensor) -> Tensor:
+    """Groups with a scale and a minimum, from 0 to 15 (Q4_1)."""
+    groups = weight.float().view(len(weight), -1, GROUP)
+    low, high = groups.amin(dim=-1, keepdim=True), groups.amax(dim=-1, keepdim=True)
+    scale, minimum = _half((high - low) / 15), _half(low)
+    values = _divided(groups - minimum, scale).round_().clamp_(0, 15).to(torch.uint8)
+    packed = values[..., : GROUP // 2] | values[..., GROUP // 2 :] << 4
+    return torch.cat((_bytes(scale), _bytes(minimum), packed), dim=-1).flatten(1)
+
+
+def _half(x: Tensor) -> Tensor:
+    """Rounded to what a float16 holds."""
+    return x.to(torch.float16).float()
+
+
+def _divided(x: Tensor, by: Tensor) -> Tensor:
+    return torch.where(by > 0, x / by, 0.0)
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return x.to(torch.float16).view(torch.uint8)
+
+
+def _never(weight: Tensor) -> Tensor:
+    raise AssertionError("nothing is turned into this format")
+
+
+FORMATS = {
+    f.name: f
+    for f in (
+        Format(0, "F32", 1, 4, _as(torch.float32)),
+        Format(1, "F16", 1, 2, _as(torch.float16)),
+        Format(2, "BF16", 1, 2, _as(torch.bfloat16)),
+        Format(3, "Q8_0", GROUP, 34, _to_8_bits),
+        Format(4, "Q4_0", GROUP, 18, _never),
+        Format(5, "Q4_1", GROUP, 20, _to_4_bits),
+    )
+}
+QUANTS = {"int8": "Q8_0", "int4": "Q4_1"}
+"""What a load may be asked to turn weights into."""
+
+Formats = Mapping[str, Format]
+"""The format of each weight that is packed, by its name; nothing for models that compute with plain tensors."""
+
+
+def format_of(name: str, stored: TensorInfo, quant: str | None) -> Format:
+    """How a matrix of a checkpoint is kept: as it is stored, or in 8 bits where this build can't compute that."""
+    fits = stored.shape[-1] % GROUP == 0
+    if quant and fits:
+        # a head of four bits costs more than it saves: it is read once a token and decides it
+        is_head = "embed_tokens" in name or "lm_head" in name
+        return FORMATS["Q8_0" if is_head else QUANTS[quant]]
+    if stored.dtype in FORMATS:
+        return FORMATS[stored.dtype]
+    return FORMATS["F32" if stored.dtype == "F64" or not fits else "Q8_0"]
+
+
+class PackedWeight:
+    """A matrix [out, in] of one `Format`, in tiles of `LANES` outputs. Uninitialised until `fill`."""
+
+    def __init__(self, fmt: Format, n_out: int, n_in: int, device: torch.device) -> None:
+        self.format, self.shape = fmt, torch.Size((n_out, n_in))
+        n_tiles = -(-n_out // LANES)
+        row_bytes = n_in // fmt.items * fmt.n_bytes
+        self.data = torch.empty(n_tiles, row_bytes * LANES, dtype=torch.uint8, device=device)
+        self.bias: Tensor | None = None
+        """[out] float32, added to each product."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tiles."""
+        return self.data.nbytes
+
+    def numel(self) -> int:
+        """Weights."""
+        return math.prod(self.shape)
+
+    def matrix(self) -> native.Matrix:
+        """What the kernels take; belongs to this object, which must outlive it."""
+        bias = None if self.bias is None else self.bias.data_ptr()
+        return native.Matrix(self.format.code, *self.shape, 0, self.data.data_ptr(), bias)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows ids [T] int64 as [T, in] float32. Raises `IndexError` for one that is not there."""
+        if len(ids) and not (int(ids.min()) >= 0 and int(ids.max()) < self.shape[0]):
+            raise IndexError(f"a row beyond the {self.shape[0]} of the matrix")
+        return native.rows(self.matrix(), ids)
+
+    def fill(self, checkpoint: Checkpoint, name: str) -> None:
+        """Read a tensor of the checkpoint into the tiles."""
+        if checkpoint.tensors[name].dtype == self.format.name:
+            blocks = checkpoint.read_blocks(name)
+        else:
+            blocks = self.format.encode(checkpoint.read(name))
+        self._put(blocks)
+
+    def _put(self, blocks: Tensor) -> None:
+        """uint8 [out, row bytes] as the file has them -> tiles: byte b of a block for each output, then b + 1."""
+        n_out, fmt = self.shape[0], self.format
+        unit = torch.uint8 if fmt.items > 1 else {4: torch.int32, 2: torch.int16}[fmt.n_bytes]
+        per_block = fmt.n_bytes // unit.itemsize
+        rows = blocks.view(unit).view(n_out, -1, per_block)  # [out, blocks of a row, units of a block]
+        tiles = self.data.view(unit).view(len(self.data), -1, per_block, LANES)
+        whole, rest = divmod(n_out, LANES)
+        if whole:
+            tiles[:whole] = rows[: whole * LANES].unflatten(0, (whole, LANES)).permute(0, 2, 3, 1)
+        if rest:
+            tiles[whole] = 0
+            tiles[whole, :, :, :rest] = rows[whole * LANES :].permute(1, 2, 0)
+
+
+Weight = Tensor | PackedWeight
+"""Memory that a tensor of a checkpoint belongs in."""

@@ -1,0 +1,217 @@
+"""The processor's kernels compute what the torch code computes: products of every format, steps of every family."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from neuron.files import ModelFolder
+from neuron.model import native
+from neuron.model.cache import SequenceCache
+from neuron.model.checkpoint import TensorInfo
+from neuron.model.decoder import Decoder
+from neuron.model.ggml_types import UNPACKERS, dequantize
+from neuron.model.load import load_decoder
+from neuron.model.native_step import MOST_ROWS
+from neuron.model.packed import FORMATS, QUANTS, PackedWeight, format_of
+from neuron.model.safetensors_checkpoint import SafetensorsCheckpoint
+from tests.support.tiny_models import CASES, VOCAB, Case, save_tiny
+
+CPU = torch.device("cpu")
+BUILDS = sorted(Path(native.__file__).parent.glob("_native_*"))
+
+pytestmark = pytest.mark.skipif(
+    native.library() is None, reason="no kernels were compiled: there is no C compiler"
+)
+
+
+def runs_here(build: Path) -> bool:
+    """Whether this processor has the instructions of a build."""
+    level = build.name.split(".")[0].removeprefix("_native_")
+    return level in (*native.BUILDS_FOR[torch.backends.cpu.get_cpu_capability()], "any")
+
+
+@pytest.fixture(params=BUILDS, ids=lambda path: path.name.split(".")[0])
+def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each build that was compiled and that the processor can run."""
+    if not runs_here(request.param):
+        pytest.skip("the processor lacks its instructions")
+    lib = native.declared(ctypes.CDLL(str(request.param)))
+    monkeypatch.setattr(native, "library", lambda: lib)
+    return request.param
+
+
+def random_blocks(fmt: str, n_out: int, n_in: int) -> Tensor:
+    """Bytes of a matrix in a format, with scales that are numbers."""
+    kind = FORMATS[fmt]
+    if kind.items == 1:
+        return kind.encode(torch.randn(n_out, n_in))
+    blocks = torch.randint(0, 256, (n_out, n_in // kind.items, kind.n_bytes), dtype=torch.uint8)
+    for at in range(0, 4 if fmt == "Q4_1" else 2, 2):
+        blocks[..., at : at + 2] = torch.randn(*blocks.shape[:2], 1).half().view(torch.uint8)
+    return blocks.flatten(1)
+
+
+class OneMatrix:
+    """A checkpoint of a single matrix."""
+
+    def __init__(self, fmt: str, n_out: int, n_in: int) -> None:
+        self.blocks = random_blocks(fmt, n_out, n_in)
+        self.config: dict[str, object] = {}
+        self.tensors = {"w": TensorInfo((n_out, n_in), fmt, self.blocks.numel())}
+
+    def read(self, name: str) -> Tensor:
+        info = self.tensors[name]
+        return dequantize(bytearray(self.blocks.numpy().tobytes()), info.dtype, info.shape)
+
+    def read_blocks(self, name: str) -> Tensor:
+        return self.blocks
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("shape", [(1, 32), (16, 32), (33, 64), (47, 96), (100, 1056)], ids=str)
+def test_products_and_rows_are_those_of_the_unpacked_matrix(
+    build: Path, fmt: str, shape: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    stored = OneMatrix(fmt, *shape)
+    weight = PackedWeight(FORMATS[fmt], *shape, CPU)
+    weight.bias = torch.randn(shape[0])
+    weight.fill(stored, "w")
+    plain = stored.read("w").float()
+    assert torch.equal(weight.rows(torch.arange(shape[0])), plain)
+    for n in (1, 2, 3, 5, 8, 9, 12, 13, 40, 239, 481):
+        x = torch.randn(n, shape[1])
+        y = torch.full((n, shape[0] + 3), torch.nan)
+        native.product(weight.matrix(), x, y[:, : shape[0]])
+        want = x.double() @ plain.double().t() + weight.bias.double()
+        size = x.double().abs() @ plain.double().abs().t() + 1e-3
+        assert ((y[:, : shape[0]] - want).abs() / size).max() < 1e-6
+        assert y[:, shape[0] :].isnan().all(), "nothing is written beyond the outputs"
+
+
+def test_inputs_that_are_no_whole_groups_are_computed_in_plain_formats(build: Path) -> None:
+    for fmt in ("F32", "F16", "BF16"):
+        stored = OneMatrix(fmt, 20, 45)
+        weight = PackedWeight(FORMATS[fmt], 20, 45, CPU)
+        weight.fill(stored, "w")
+        x, y = torch.randn(13, 45), torch.empty(13, 20)
+        native.product(weight.matrix(), x, y)
+        torch.testing.assert_close(y, x @ stored.read("w").float().t())
+
+
+@pytest.mark.parametrize("quant", QUANTS)
+def test_quantising_is_off_by_half_a_step_at_most(quant: str) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(40, 96) * torch.logspace(-3, 2, 40)[:, None]
+    weight[3] = 0
+    fmt = FORMATS[QUANTS[quant]]
+    blocks = fmt.encode(weight)
+    back = dequantize(bytearray(blocks.numpy().tobytes()), fmt.name, weight.shape).view(40, -1, 32)
+    groups = weight.view(40, -1, 32)
+    spread = {"Q8_0": groups.abs().amax(-1) / 127, "Q4_1": (groups.amax(-1) - groups.amin(-1)) / 15}[fmt.name]
+    worst = (back - groups).abs().amax(-1)
+    assert (worst <= spread * 0.51 + groups.abs().amax(-1) * 2**-10).all()
+    assert (back[3] == 0).all()
+
+
+def test_a_format_is_the_files_own_or_one_that_loses_least() -> None:
+    def kept(dtype: str, n_in: int = 64, quant: str | None = None, name: str = "a.weight") -> str:
+        return format_of(name, TensorInfo((8, n_in), dtype, 1), quant).name
+
+    for name in FORMATS:
+        assert kept(name) == name
+    for name in UNPACKERS.keys() - FORMATS.keys():
+        assert kept(name) == "Q8_0"
+    assert kept("F64") == "F32"
+    assert (kept("BF16", quant="int8"), kept("BF16", quant="int4")) == ("Q8_0", "Q4_1")
+    assert kept("BF16", quant="int4", name="lm_head.weight") == "Q8_0"
+    assert kept("BF16", n_in=40, quant="int4") == "BF16", "no whole groups"
+
+
+# ---- whole steps
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Decoder:
+    """A tiny model of each family, ready to decode."""
+    return tiny(request.param, tmp_path_factory.mktemp("model"))
+
+
+def tiny(case: Case, folder: Path) -> Decoder:
+    """A case, loaded and captured."""
+    save_tiny(case, folder)
+    checkpoint = SafetensorsCheckpoint(ModelFolder(folder))
+    decoder = load_decoder(checkpoint, device=CPU, dtype=torch.float32)
+    decoder.capture(16)
+    return decoder
+
+
+def ids(n: int, seed: int) -> list[int]:
+    """Random ids."""
+    return torch.randint(3, VOCAB, (n,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def both(decoder: Decoder, parts: list[tuple[SequenceCache, list[int], bool]]) -> tuple[Tensor, Tensor]:
+    """Logits of one step by the kernels and by torch; the caches grow."""
+    copies = []
+    for cache, new, wants in parts:
+        copy = decoder.new_cache(cache.capacity)
+        copy.copy_from(cache)
+        copies.append((copy, new, wants))
+    assert decoder.native is not None
+    ours, kernels = decoder.step(parts), decoder.native
+    decoder.native = None
+    try:
+        theirs = decoder.step(copies)
+    finally:
+        decoder.native = kernels
+    for (cache, _, _), (copy, _, _) in zip(parts, copies, strict=True):
+        assert cache.length == copy.length
+        torch.testing.assert_close(cache.data[:, :, :, : cache.length], copy.data[:, :, :, : copy.length])
+    return ours, theirs
+
+
+@torch.inference_mode()
+def test_steps_of_the_kernels_are_those_of_torch(decoder: Decoder) -> None:
+    caches = [decoder.new_cache(700) for _ in range(4)]
+    steps = [
+        [(caches[0], ids(MOST_ROWS, 1), True)],
+        [(caches[1], ids(600, 2), True)],
+        [(cache, ids(1, i), True) for i, cache in enumerate(caches)],
+        [(caches[2], ids(9, 3), False), (caches[1], ids(1, 4), True), (caches[3], ids(5, 5), True)],
+        [(caches[0], ids(7, 6), False)],
+    ]
+    for parts in steps:
+        ours, theirs = both(decoder, parts)
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_step_that_can_not_be_computed_leaves_the_caches(decoder: Decoder) -> None:
+    cache = decoder.new_cache(4)
+    for wrong in ([VOCAB + 10_000], [-1], [1, 2, 3, 4, 5]):
+        with pytest.raises(IndexError):
+            decoder.step([(cache, wrong, True)])
+        assert cache.length == 0
+
+
+def test_without_kernels_torch_computes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = tiny(CASES[0], tmp_path)
+    monkeypatch.setattr("neuron.model.load.library", lambda: None)
+    plain = load_decoder(SafetensorsCheckpoint(ModelFolder(tmp_path)), device=CPU, dtype=torch.float32)
+    plain.capture(16)
+    assert ours.native is not None
+    assert plain.native is None
+    new = ids(20, 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            ours.step([(ours.new_cache(20), new, True)]), plain.step([(plain.new_cache(20), new, True)])
+        )
