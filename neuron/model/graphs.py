@@ -99,6 +99,7 @@ def decode(decoder: Decoder, table: Tensor) -> Tensor:
     from neuron.model import kernels
 
     caches, tokens = table[:3], table[3]
+    assert isinstance(decoder.embedding, Tensor)
     x = F.embedding(tokens, decoder.embedding)  # [B, C]
     cos_sin = {rope: cache.at(table[2], decoder.dtype) for rope, cache in decoder.ropes.items()}
     n_processors = torch.cuda.get_device_properties(decoder.device).multi_processor_count

@@ -69,7 +69,7 @@ class Linear:
     def _share_bias(self) -> None:
         if self.bias is not None:
             sizes = [weight.shape[0] for weight in self.packed]
-            for weight, part in zip(self.packed, self.bias.split(sizes), strict=True):
+            for weight, part in zip(self.packed, torch.split(self.bias, sizes), strict=True):
                 weight.bias = part
 
 

@@ -150,7 +150,7 @@ class PackedWeight:
         tiles = self.data.view(unit).view(len(self.data), -1, per_block, LANES)
         whole, rest = divmod(n_out, LANES)
         if whole:
-            tiles[:whole] = rows[: whole * LANES].unflatten(0, (whole, LANES)).permute(0, 2, 3, 1)
+            tiles[:whole] = rows[: whole * LANES].view(whole, LANES, -1, per_block).permute(0, 2, 3, 1)
         if rest:
             tiles[whole] = 0
             tiles[whole, :, :, :rest] = rows[whole * LANES :].permute(1, 2, 0)
