@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +33,8 @@ async def engine(tiny: tuple[Path, Any]) -> AsyncIterator[Engine]:
     await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
     yield engine
     await engine.close()
+
+
+def hold_device(engine: Engine, model_id: str, seconds: float) -> None:
+    """Keep the model's device from computing anything for a while."""
+    engine._models.serving(model_id).worker.call(partial(time.sleep, seconds))

@@ -30,7 +30,7 @@ from neuron.errors import (
     QueueFull,
     ShuttingDown,
 )
-from tests.engine.conftest import SETTINGS
+from tests.engine.conftest import SETTINGS, hold_device
 from tests.engine.test_lifecycle import endless, until
 from tests.support.tiny_encoders import reference_states, save_tiny_embedder, word_pieces
 from tests.support.tiny_models import CASES, save_tiny
@@ -279,9 +279,10 @@ async def test_a_caller_that_leaves_stops_the_work(embedder: Engine, monkeypatch
 
 
 async def test_a_request_waits_for_a_place_and_not_for_ever(tiny: tuple[Path, Any]) -> None:
-    engine = Engine(replace(SETTINGS, max_in_flight=1, max_queue_depth=1, queue_timeout_s=0.005))
+    engine = Engine(replace(SETTINGS, max_in_flight=1, max_queue_depth=1, queue_timeout_s=0.1))
     await engine.start()
     await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
+    hold_device(engine, "tiny", 0.5)
     async with await engine.submit(endless()):
         waiting = asyncio.create_task(engine.embed("tiny", ids(3)))
         await until(lambda: in_use(engine, "tiny")[0] == 2)

@@ -25,7 +25,7 @@ from neuron.errors import (
     UnknownHarness,
 )
 from neuron.progress import Progress, Report
-from tests.engine.conftest import SETTINGS
+from tests.engine.conftest import SETTINGS, hold_device
 
 
 def endless(n: int = 250, model_id: str = "tiny") -> Generation:
@@ -106,9 +106,10 @@ async def test_the_queue_is_bounded_and_everyone_admitted_finishes(tiny: tuple[P
 
 
 async def test_who_waits_too_long_is_told_so(tiny: tuple[Path, Any]) -> None:
-    engine = Engine(replace(SETTINGS, max_in_flight=1, queue_timeout_s=0.005))
+    engine = Engine(replace(SETTINGS, max_in_flight=1, queue_timeout_s=0.05))
     await engine.start()
     await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
+    hold_device(engine, "tiny", 0.5)
     running = await engine.submit(endless())
     event = await last_event(engine, endless())
     assert isinstance(event, Failed)
