@@ -14,7 +14,7 @@ import msgspec
 from neuron.errors import AlreadyLoaded, NeuronError, NodeAnsweredError, NodeUnreachable, StreamCut
 from neuron.node_url import http_base
 from neuron.nodes import Place, place
-from neuron.transport import TLS_HINT, tls_failure, transport
+from neuron.transport import TLS_HINT, http_client, speaks_tls, tls_failure
 from neuron.wire.chat import ChatCompletionChunk, ChatCompletionRequest, CompletionUsage, StreamOptions
 from neuron.wire.errors import without_hint
 from neuron.wire.event_stream import ServerEvent, read_events
@@ -41,6 +41,7 @@ from neuron.wire.tokenize import TokenizeRequest, TokenizeResponse
 
 T = TypeVar("T")
 UNAUTHORIZED = 401
+START_HINT = "start one there: neuron serve; or name another: --host"
 STALLED = 503
 """Status of ``/health`` when the decode loop makes no progress; the body is the same."""
 
@@ -95,8 +96,8 @@ class NodeClient:
         self._base = http_base(self.url)
         self._stream_timeout = httpx.Timeout(silence_s, connect=connect_s)
         # A redirect is not followed, so the key goes to this node and nowhere else.
-        self._http = httpx.Client(
-            transport=transport(self.url),
+        self._http = http_client(
+            self.url,
             timeout=httpx.Timeout(answer_s, connect=connect_s),
             headers={"Authorization": f"Bearer {self._place.key}"} if self._place.key else {},
         )
@@ -288,12 +289,15 @@ class NodeClient:
             if reason := tls_failure(e):
                 raise NodeUnreachable(f"no TLS with {self.url}: {reason}", hint=TLS_HINT) from e
             raise NodeUnreachable(
-                f"no node answers at {self.url}",
-                hint="start one there: neuron serve; or name another: --host",
+                f"no node answers at {self.url}", hint=self._place.doubt or START_HINT
             ) from e
         except httpx.HTTPError as e:
             if streaming:
                 raise self._cut() from e
+            if speaks_tls(self.url):
+                raise NodeUnreachable(
+                    f"{self.url} speaks TLS", hint=f"write {self.url.replace('http:', 'https:', 1)}"
+                ) from e
             raise NodeUnreachable(f"{self.url}: {_reason(e)}") from e
 
     def _cut(self) -> StreamCut:

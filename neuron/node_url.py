@@ -9,19 +9,16 @@ from neuron.errors import UsageError
 from neuron.settings import DEFAULT_PORT
 
 UNIX = "unix://"
-LOCAL_NODE = f"http://127.0.0.1:{DEFAULT_PORT}"
 
 
-def node_url(text: str | None) -> str:
+def node_url(text: str) -> str:
     """``host``, ``host:port``, an IPv6 address, a URL or ``unix:///PATH``, as a URL without a slash at its end.
 
-    A port that is not said is the node's own for a bare host, and the scheme's for a URL. None is the local node.
+    A port that is not said is the node's own for a bare host, and the scheme's for a URL.
 
     Raises:
         UsageError: it is none of these.
     """
-    if text is None:
-        return LOCAL_NODE
     if text.startswith(UNIX):
         return _unix(text)
     bare = "://" not in text

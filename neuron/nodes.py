@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
@@ -12,13 +13,16 @@ from pathlib import Path
 import msgspec
 
 from neuron.errors import ConfigError, NeuronError
-from neuron.node_url import node_url
+from neuron.local_node import local_url
+from neuron.node_url import is_loopback, node_url
 from neuron.secret_file import check_private, is_there, read_secret, read_with_status
 from neuron.settings import config_dir
 from neuron.toml_file import line_of, tables
 
 FILE_NAME = "nodes.toml"
 KEY_VARIABLE = "NEURON_API_KEY"
+HOST_VARIABLE = "NEURON_HOST"
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Place:
     key: str | None = field(default=None, repr=False)
     key_from: str = KEY_VARIABLE
     """Where the key is said, or would be."""
+    doubt: str | None = field(default=None, compare=False)
+    """What to say where nobody answers at what may be a name that was mistyped."""
 
 
 class _Table(msgspec.Struct, forbid_unknown_fields=True):
@@ -97,7 +103,7 @@ def read(env: Mapping[str, str]) -> dict[str, NamedNode]:
 
 
 def _node(path: Path, text: str, name: str, said: _Table, line: int) -> NamedNode:
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+    if not NAME.fullmatch(name):
         raise ConfigError(f"{path}:{line}: {name[:80]!r} is no name: 1 to 64 letters, digits, - and _")
     keys = [key for key in ("key", "key_file", "key_env") if getattr(said, key) is not None]
     if len(keys) > 1:
@@ -130,7 +136,8 @@ def shell_key(said: str | None, env: Mapping[str, str]) -> str | None:
 
 
 def place(said: str | None, env: Mapping[str, str] | None = None) -> Place:
-    """Where the node is that ``--host`` names: by a name of the file, as an address, or (None) on this machine.
+    """Where the node is that ``--host`` names: by a name of the file, as an address, or (None) on this machine
+    as the settings say.
 
     A node of the file that has a key of its own gets that one, also where it is named by its URL; every other node
     gets the key in ``NEURON_API_KEY``.
@@ -142,13 +149,35 @@ def place(said: str | None, env: Mapping[str, str] | None = None) -> Place:
     env = os.environ if env is None else env
     named = read(env)
     node = named.get(said) if said is not None else None
-    url = node.url if node else node_url(said)
+    url = node.url if node else local_url(env) if said is None else node_url(said)
     if node is None:
         node = next((one for one in named.values() if one.url == url and one.has_key), None)
     if node is not None and node.has_key:
         return node.place(env)
     key = env.get(KEY_VARIABLE)
-    return Place(url, checked_key(key, KEY_VARIABLE) if key else None)
+    doubt = _doubt(said or "", named, default_file(env))
+    return Place(url, checked_key(key, KEY_VARIABLE) if key else None, doubt=doubt)
+
+
+def here(env: Mapping[str, str]) -> Place:
+    """This machine's node: what ``NEURON_HOST`` names, if that is on this machine, else as the settings say.
+
+    Raises as `place` does.
+    """
+    if said := env.get(HOST_VARIABLE):
+        found = place(said, env)
+        if is_loopback(found.url):
+            return found
+    return place(None, env)
+
+
+def _doubt(said: str, named: Mapping[str, NamedNode], file: Path) -> str | None:
+    """Of a word that could be a name of the file, where nodes have names."""
+    if said in named or not named or not NAME.fullmatch(said):
+        return None
+    near = difflib.get_close_matches(said, named, n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]}?" if near else f"the names there are {', '.join(named)}"
+    return f"{said} is no name in {file}, so it was taken for a host; {meant}"
 
 
 def checked_key(text: str, where: str) -> str:

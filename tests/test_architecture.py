@@ -33,6 +33,7 @@ LEAVES = {
     "hardware",
     "key_file",
     "keys",
+    "local_node",
     "log",
     "log_queue",
     "node_url",

@@ -55,6 +55,22 @@ def test_a_name_an_address_and_nothing_each_lead_to_a_node(tmp_path: Path) -> No
         place("no address", env)
 
 
+def test_a_name_that_is_nearly_one_of_the_file_is_told_where_nobody_answers(tmp_path: Path) -> None:
+    env = written(tmp_path, '[gpu1]\nurl = "http://gpu1.lan:13131"\n[mac]\nurl = "mac"\n')
+    file = tmp_path / "neuron" / "nodes.toml"
+    assert place("gup1", env).url == "http://gup1:13131"  # a host may have that name
+    done = neuron("models", "--host", "gup1", env=env)
+    assert done.returncode == 69
+    assert done.stderr == (
+        "neuron: no node answers at http://gup1:13131\n"
+        f"hint: gup1 is no name in {file}, so it was taken for a host; did you mean gpu1?\n"
+    )
+    assert str(place("zzzz", env).doubt).endswith("; the names there are gpu1, mac")
+    for address in ("gpu1", "gup1:80", "http://gup1", "gup1.lan", None):
+        assert place(address, env).doubt is None
+    assert place("gup1", {"XDG_CONFIG_HOME": "/nonexistent"}).doubt is None
+
+
 def test_the_key_of_a_node_goes_to_it_by_name_and_by_url_and_to_nobody_else(tmp_path: Path) -> None:
     env = {
         **written(tmp_path, '[a]\nurl = "http://a:1"\nkey = "ka"\n[b]\nurl = "http://b:1"\n'),

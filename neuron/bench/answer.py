@@ -17,7 +17,7 @@ import msgspec
 
 from neuron.errors import NeuronError, NodeAnsweredError, NodeUnreachable, StreamCut
 from neuron.node_url import UNIX
-from neuron.transport import TLS_HINT, tls_failure, transport
+from neuron.transport import TLS_HINT, http_client, tls_failure
 from neuron.wire.errors import without_hint
 from neuron.wire.event_stream import ServerEvent, read_events
 
@@ -104,8 +104,8 @@ class Server:
         self.stopped = threading.Event()
         self._clock = clock
         limits = httpx.Limits(max_connections=places, max_keepalive_connections=places)
-        self._http = httpx.Client(
-            transport=transport(self.url, limits),
+        self._http = http_client(
+            self.url,
             timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
             headers={"Authorization": f"Bearer {key}"} if key else {},
             limits=limits,

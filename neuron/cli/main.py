@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -44,8 +45,9 @@ def run(args: Sequence[str]) -> int:
         codes = [_complain(each.message, each.hint, exit_code(each)) for each in e.found]
         return codes[0]
     except OSError as e:
+        message = _os_message(e)
         _abandon_stdout()
-        return _complain(_os_message(e), None, Exit.IO)
+        return _complain(message, None, Exit.IO)
     except Exception as e:
         return _internal(e)
 
@@ -115,8 +117,21 @@ def _complain(message: str, hint: str | None, code: Exit) -> Exit:
 
 
 def _os_message(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    where = error.filename or _failed_stdout()
+    return f"{f'{where}: ' if where else ''}{error.strerror or error}"
+
+
+def _failed_stdout() -> str | None:
+    """Standard output, with what it leads to where that is a file, if it refuses what is left for it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return None
+    except OSError:
+        leads_to = Path(f"/proc/self/fd/{sys.stdout.fileno()}")
+        file = leads_to.readlink() if leads_to.is_symlink() else None
+        return f"standard output ({file})" if file and file.is_absolute() else "standard output"
+    return None
 
 
 def _internal(error: Exception) -> Exit:

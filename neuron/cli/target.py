@@ -13,6 +13,7 @@ from neuron.cli.load import load_with_progress, reference_for, served_as
 from neuron.cli.render import notice
 from neuron.client import NodeClient
 from neuron.errors import NodeUnreachable, UsageError
+from neuron.local_node import listens
 from neuron.progress import Report
 from neuron.wire.node import ModelInfo, ModelSpec
 from neuron.wire.tokenize import TokenizeRequest, TokenizeResponse
@@ -69,9 +70,12 @@ def chat_target(host: str | None, model: str | None) -> Iterator[Target]:
 
 
 def _answers(client: NodeClient) -> bool:
+    """False where nobody listens. Raises `NodeUnreachable` where somebody does and can't be understood."""
     try:
         client.health()
     except NodeUnreachable:
+        if listens(client.url, LOCAL_CONNECT_S):
+            raise
         return False
     return True
 

@@ -92,9 +92,14 @@ def test_a_full_disk_is_an_io_error() -> None:
         pytest.skip("needs /dev/full")
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [*PROGRAM, "version"], stdout=full, stderr=subprocess.PIPE, text=True, env=environment()
+            [*PROGRAM, "version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(PYTHONUNBUFFERED=""),
         )
-    assert (done.returncode, done.stderr) == (74, "neuron: No space left on device\n")
+    says = "neuron: standard output (/dev/full): No space left on device\n"
+    assert (done.returncode, done.stderr) == (74, says)
 
 
 def test_closed_streams_are_survived() -> None:

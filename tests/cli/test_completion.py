@@ -97,7 +97,7 @@ def test_a_host_is_one_of_nodes_toml(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["load", "pull", "serve", "chat"])
 def test_a_name_that_is_nearly_a_short_one_is_exit_64_and_names_it(command: str) -> None:
-    done = neuron(command, "smolm2", stdin="hello", env={"NEURON_PORT": "0", "NEURON_HOST": ""})
+    done = neuron(command, "smolm2", stdin="hello", env={"NEURON_PORT": str(free_port()), "NEURON_HOST": ""})
     assert (done.returncode, done.stdout) == (64, "")
     assert "hint: did you mean smollm2? hf:smolm2 is" in done.stderr
 

@@ -1,6 +1,5 @@
 """``neuron doctor``: every check finds what is wrong, says the next step, and is ok where nothing is."""
 
-import gc
 import json
 import os
 import resource
@@ -22,9 +21,11 @@ from neuron.cli.checks.finding import Where
 from neuron.cli.checks.machine import Torch
 from neuron.cli.doctor import checks, findings
 from neuron.hardware import Host
+from tests.support.callers import READER_SECRET, RING
 from tests.support.cli import free_port, neuron
+from tests.support.fake_engine import FakeEngine
 from tests.support.hosts import BROKEN_CUDA_HOST, CPU_HOST, GPU_HOST
-from tests.support.node_server import NodeServer
+from tests.support.node_server import NodeServer, node_server
 from tests.support.supervisor import service
 
 
@@ -162,18 +163,50 @@ def test_the_port_is_free_a_nodes_or_somebody_elses(node: NodeServer) -> None:
         assert f"process {other.pid} (python" in found.says
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_unix_socket_is_looked_at_instead_of_a_port(tmp_path: Path) -> None:
     from neuron.cli.checks import node as check
 
     path = tmp_path / "n.sock"
     there = where({"NEURON_UDS": str(path)})
-    assert check.port(there).says == f"nobody listens at unix://{path}"
-    gc.collect()  # httpcore forgets to close a Unix socket that did not connect
+    assert check.port(there).says == f"unix://{path} is free"
     with service("--uds", path) as running:
         assert running.url
         assert check.port(there).says == f"unix://{path} is a node's"
-        assert check.version(there).state == "ok"
+        assert f"unix://{path} runs" in check.version(there).says
+        theirs = check.node_environment(there)
+        assert theirs is None or theirs["NEURON_LOG_FORMAT"] == "json"
+        assert (theirs is None) is not Path("/proc/net/unix").exists()
+
+
+def test_a_node_that_wants_a_key_is_a_node() -> None:
+    from neuron.cli.checks import node as check
+
+    with node_server(FakeEngine(), keys=RING) as guarded:
+        here = where(env_of(guarded.port))
+        assert "is a node's" in check.port(here).says
+        assert check.version(here).next_step == "set NEURON_API_KEY to a key of that node"
+        named = where({**env_of(guarded.port), "NEURON_API_KEY": READER_SECRET})
+        assert check.version(named).state == "ok"
+
+
+def test_the_node_that_neuron_host_names_is_asked_and_the_port_is_still_this_machine_s(
+    node: NodeServer,
+) -> None:
+    from neuron.cli.checks import node as check
+
+    here = where({"NEURON_HOST": node.url, **env_of(free_port())})
+    assert f"{node.url} runs" in check.version(here).says
+    assert "is free" in check.port(here).says
+    gone = f"http://127.0.0.1:{free_port()}"
+    found = check.version(where({"NEURON_HOST": gone}))
+    assert (found.state, found.says) == ("warning", f"no node answers at {gone} (NEURON_HOST={gone})")
+    assert check.version(where({"NEURON_HOST": "a b"})).state == "failure"
+
+
+def test_a_port_that_is_taken_at_the_start_is_not_looked_at() -> None:
+    from neuron.cli.checks import node as check
+
+    assert check.port(where({"NEURON_PORT": "0"})).says.startswith("not looked at: NEURON_PORT: 0 takes")
 
 
 def test_a_node_of_another_version_is_told(node: NodeServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ def test_a_stopped_answer_keeps_its_part_and_an_empty_one_its_place() -> None:
 def test_a_chat_takes_the_node_of_this_machine_if_one_runs(
     node: NodeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuron.node_url.LOCAL_NODE", node.url)
+    monkeypatch.setenv("NEURON_PORT", str(node.port))
     with target.chat_target(None, "org/tiny") as found:
         assert isinstance(list(found.node.chat(ASKED))[-1], ChatEnd)
     assert len(node.engine.streams) == 1
@@ -153,7 +153,7 @@ def test_a_chat_takes_the_node_of_this_machine_if_one_runs(
 
 def test_a_chat_without_a_node_runs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine(models=())
-    monkeypatch.setattr("neuron.node_url.LOCAL_NODE", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("NEURON_PORT", str(free_port()))
     monkeypatch.setattr("neuron.cli.embedded.EmbeddedNode", lambda: embedded(engine))
     with target.chat_target(None, "org/tiny") as found:
         list(found.node.chat(ASKED))

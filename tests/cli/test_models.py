@@ -279,10 +279,19 @@ def test_a_model_that_is_loaded_here_is_not_removed(node: NodeServer, fetched: d
     assert neuron("pull", "pypi:tiny", env=fetched).returncode == 0
     root = Path(fetched["NEURON_CACHE"], "pypi", "tiny", "1")
     node.engine.models["mine"] = replace(node.engine.models["mine"], source=str(root))
-    done = neuron("rm", "pypi:tiny", "--port", str(node.port), env=fetched)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "as mine" in done.stderr
-    assert root.exists()
-    assert neuron("rm", "pypi:tiny", "--port", str(node.port), "--force", env=fetched).returncode == 0
+    for args, env in (
+        (["--host", node.url], {}),
+        ([], {"NEURON_PORT": str(node.port)}),
+        ([], {"NEURON_HOST": node.url, "NEURON_PORT": str(free_port())}),
+        ([], {"NEURON_HOST": "elsewhere", "NEURON_PORT": str(node.port)}),
+    ):
+        done = neuron("rm", "pypi:tiny", *args, env={**fetched, **env})
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "as mine" in done.stderr
+        assert root.exists()
+    done = neuron("rm", "pypi:tiny", "--host", "gpu1", env=fetched)
+    assert done.returncode == 64
+    assert "is on another machine" in done.stderr
+    assert neuron("rm", "pypi:tiny", "--host", node.url, "--force", env=fetched).returncode == 0
     assert not root.exists()
     assert neuron("rm", str(root), env=fetched).returncode == 64

@@ -13,7 +13,8 @@ import msgspec
 
 from neuron.errors import NeuronError
 from neuron.hardware import Host, discover
-from neuron.settings import Settings, resolve
+from neuron.local_node import local_url
+from neuron.nodes import HOST_VARIABLE, Place, place
 
 State = Literal["ok", "warning", "failure"]
 
@@ -36,32 +37,20 @@ class Where:
     proc: Path = Path("/proc")
 
     @cached_property
-    def settings(self) -> Settings | NeuronError:
-        """Of the node that would start here, or why it would not."""
+    def local_url(self) -> str | NeuronError:
+        """Where a node that is started here would listen, or why nobody knows."""
         try:
-            return resolve({}, self.env)
+            return local_url(self.env)
         except NeuronError as e:
             return e
 
-    @property
-    def listen(self) -> tuple[str, int]:
-        """Address and port of this machine's node, as a client reaches it."""
-        settings = self._known_settings
-        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-        return everywhere.get(settings.bind, settings.bind), settings.port
-
-    @property
-    def url(self) -> str:
-        """The same as a URL: a Unix socket, or by TLS, if the settings say so."""
-        settings, (host, port) = self._known_settings, self.listen
-        if settings.uds is not None:
-            return f"unix://{settings.uds.absolute()}"
-        scheme = "https" if settings.tls_cert else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-
-    @property
-    def _known_settings(self) -> Settings:
-        return self.settings if isinstance(self.settings, Settings) else Settings()
+    @cached_property
+    def node(self) -> Place | NeuronError:
+        """The node that commands speak to: what ``NEURON_HOST`` names, else this machine's."""
+        try:
+            return place(self.env.get(HOST_VARIABLE) or None, self.env)
+        except NeuronError as e:
+            return e
 
     @cached_property
     def host(self) -> Host:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from neuron.cli.before_start import look, look_at_address
 from neuron.cli.checks.finding import Finding, Where, failure, ok, warning
-from neuron.errors import NeuronError
+from neuron.errors import InsufficientScope, InvalidApiKey, NeuronError
 from neuron.holder import described, holder
+from neuron.local_node import SCHEME_PORT, listens
+from neuron.node_url import socket_path
+from neuron.nodes import HOST_VARIABLE, Place, here, place
 from neuron.settings import KEYS, config_dir, config_file, state_dir
 
 CONNECT_S = 1.0
@@ -52,35 +54,40 @@ def secrets(where: Where) -> Finding:
 
 
 def port(where: Where) -> Finding:
-    """The node's port is free, or a node's."""
-    host, number = where.listen
-    if where.url.startswith("unix:"):
-        return ok(f"{where.url} is a node's" if _version(where) else f"nobody listens at {where.url}")
-    if number == 0:
-        return ok("the node takes a free port")
-    if _is_free(host, number):
-        return ok(f"{host}:{number} is free")
-    if _version(where):
-        return ok(f"{host}:{number} is a node's")
-    pid = holder(number, where.proc)
-    who = described(pid, where.proc)
+    """Where a node would listen nobody does, or a node."""
+    url = where.local_url
+    if isinstance(url, NeuronError):
+        return ok(f"not looked at: {url.message}")
+    if not listens(url, CONNECT_S):
+        return ok(f"{url} is free")
+    answer = _version(place(url, where.env))
+    if isinstance(answer, str) or _wants_a_key(answer):
+        return ok(f"{url} is a node's")
+    pid = holder(_port_or_path(url), where.proc)
     return failure(
-        f"{host}:{number} is held by {who}, no node", "stop it, or choose another: port in neuron.toml"
+        f"{url} is held by {described(pid, where.proc)}, which does not answer as a node: {answer.message}",
+        "stop it, or choose another: port in neuron.toml",
     )
 
 
 def version(where: Where) -> Finding:
-    """The node that runs is what is installed."""
+    """The node that commands speak to is what is installed."""
     from neuron.cli.version import package_version
 
-    running, installed = _version(where), package_version()
-    if running is None:
+    node, named = where.node, where.env.get(HOST_VARIABLE)
+    if isinstance(node, NeuronError):
+        return failure(node.message, node.hint or f"mend it, or unset {HOST_VARIABLE}")
+    if not named and not listens(node.url, CONNECT_S):
         return ok("no node runs here")
+    running, installed = _version(node), package_version()
+    if isinstance(running, NeuronError):
+        by = f" ({HOST_VARIABLE}={named})" if named else ""
+        return warning(f"{running.message}{by}", running.hint or "look at its log")
     if running != installed:
         return warning(
-            f"the node runs {running}, {installed} is installed", "restart it: systemctl restart neuron"
+            f"{node.url} runs {running}, {installed} is installed", "restart it: systemctl restart neuron"
         )
-    return ok(f"the node runs {running}, as installed")
+    return ok(f"{node.url} runs {running}, as installed")
 
 
 def environment(where: Where) -> Finding:
@@ -108,8 +115,11 @@ def missing_there(here: Mapping[str, str], there: Mapping[str, str]) -> list[str
 
 
 def node_environment(where: Where) -> dict[str, str] | None:
-    """Of the process that holds the node's port; else of the unit ``neuron``; None where neither can be read."""
-    pid = holder(where.listen[1], where.proc)
+    """Of the process that is this machine's node; else of the unit ``neuron``; None where neither can be read."""
+    try:
+        pid = holder(_port_or_path(here(where.env).url), where.proc)
+    except NeuronError:  # another check tells it
+        pid = None
     if pid and (raw := _bytes(where.proc / str(pid) / "environ")):
         pairs = (item.partition("=") for item in raw.decode(errors="replace").split("\0") if item)
         return {name: value for name, _, value in pairs}
@@ -137,23 +147,25 @@ def unit_environment(shown: str) -> dict[str, str] | None:
     return dict(item.split("=", 1) for item in shlex.split(fields.get("Environment", "")) if "=" in item)
 
 
-def _is_free(host: str, number: int) -> bool:
-    try:
-        with socket.create_connection((host, number), timeout=CONNECT_S):
-            return False
-    except OSError as e:
-        return e.errno == errno.ECONNREFUSED
-
-
-def _version(where: Where) -> str | None:
-    """Of the node that answers here; None if none does."""
+def _version(node: Place) -> str | NeuronError:
+    """Of the node that answers there, or why none does."""
     from neuron.client import NodeClient
 
-    with NodeClient(where.url, connect_s=CONNECT_S, answer_s=3) as node:
-        try:
-            return node.version().package_version
-        except NeuronError:
-            return None
+    try:
+        with NodeClient(node, connect_s=CONNECT_S, answer_s=3) as client:
+            return client.version().package_version
+    except NeuronError as e:
+        return e
+
+
+def _wants_a_key(error: NeuronError) -> bool:
+    """Only a node refuses like that."""
+    return error.details.get("remote_code") in (InvalidApiKey.code, InsufficientScope.code)
+
+
+def _port_or_path(url: str) -> int | Path:
+    path = socket_path(url)
+    return Path(path) if path else urlsplit(url).port or SCHEME_PORT[urlsplit(url).scheme]
 
 
 def _text(path: Path) -> str:

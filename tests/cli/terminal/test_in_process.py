@@ -7,17 +7,9 @@ import pytest
 from tests.support.cli import free_port
 from tests.support.terminal import terminal
 
-LOCAL = "neuron.node_url.LOCAL_NODE"
-
 
 @pytest.mark.real_model
 def test_a_conversation_in_this_process_counts_stops_and_goes_on(tmp_path: Path, smollm2_gguf: Path) -> None:
-    import sys
-
-    code = (
-        f"import sys, neuron.node_url; neuron.node_url.LOCAL_NODE = 'http://127.0.0.1:{free_port()}';"
-        "from neuron.cli.main import main; main()"
-    )
     with terminal(
         "chat",
         str(smollm2_gguf),
@@ -26,7 +18,7 @@ def test_a_conversation_in_this_process_counts_stops_and_goes_on(tmp_path: Path,
         "--session",
         "s",
         state=tmp_path,
-        program=(sys.executable, "-c", code),
+        NEURON_PORT=str(free_port()),
     ) as screen:
         screen.until(lambda: screen.line.strip() == ">>>" and "/ 8,192" in screen.shown[-1], within_s=60)
         screen.ask("What is the capital of France?")
