@@ -41,7 +41,7 @@ def test_every_command_shows_an_example(name: str) -> None:
         (["models", "--host", "ftp://x"], "not the address of a node"),
         (["load", "../../..//\x01", "--host", "gpu1"], "not a model reference"),
         (["chat", "What is a cat?"], "name the model first"),
-        (["serve", "--port", "99999"], "--port: port: '99999' is not a port"),
+        (["serve", "--port", "99999"], "--port: '99999' is not a port"),
         (["serve", "--device", "tpu"], "--device"),
         (["serve", "--model-root", "/dev/null/none"], "--model-root"),
     ],
