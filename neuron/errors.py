@@ -129,6 +129,12 @@ class AlreadyLoaded(NeuronError):
     code = "already_loaded"
 
 
+class LoadedDifferently(NeuronError):
+    """A load of a model that is there, from other files, in another dtype or on another device."""
+
+    code = "loaded_differently"
+
+
 class UnknownHarness(NeuronError):
     """A harness name that this build does not know."""
 

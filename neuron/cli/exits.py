@@ -56,6 +56,7 @@ EXITS: dict[type[e.NeuronError], Exit] = {
     e.ExposedSecret: Exit.PERMISSION,
     e.ModelNotLoaded: Exit.FAILURE,
     e.AlreadyLoaded: Exit.OK,
+    e.LoadedDifferently: Exit.FAILURE,
     e.UnknownHarness: Exit.USAGE,
     e.HarnessNotEnabled: Exit.CONFIG,
     e.CudaUnavailable: Exit.FAILURE,

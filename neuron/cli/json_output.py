@@ -22,7 +22,7 @@ class Loaded(TypedDict):
     """What became of a load."""
 
     model_id: str
-    status: Literal["loaded", "loading", "already loaded"]
+    status: Literal["loaded", "loading", "changed", "already loaded"]
 
 
 class Unloaded(TypedDict):

@@ -22,8 +22,9 @@ EXAMPLES = (
     "neuron load Qwen/Qwen3-0.6B --dtype bfloat16 --host gpu1",
     "neuron load ./model.gguf --alias assistant --ttl 10m",
     "neuron load qwen3-0.6b --plan",
+    "neuron load smollm2 --no-pin --ttl 1h",
 )
-ALREADY = "already loaded"
+ALREADY, CHANGED = "already loaded", "changed"
 PLAN_S = 120.0
 """How long a node may take for its first plan: it imports torch."""
 
@@ -49,7 +50,14 @@ def run(
             help="Unload it once it was idle for so long: 600, 10m, 2h; never [the node's own].",
         ),
     ] = None,
-    pin: Annotated[bool, typer.Option("--pin", help="Unload it only by its name.")] = False,
+    pin: Annotated[
+        bool | None,
+        typer.Option(
+            "--pin/--no-pin",
+            help="Unload it only by its name, or not so [the node's own].",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Load it although its memory seems too little.")
     ] = False,
@@ -65,8 +73,10 @@ def run(
 ) -> None:
     """Have a node fetch and load a model.
 
-    A model that is loaded already counts as success. A path is one on the node's machine; on this machine it may
-    be relative. --plan reads the headers of the files alone, on the hub too if the node has not fetched them.
+    A model that is loaded already counts as success. --ttl, --pin and --no-pin change one that is loaded, --alias
+    gives it one more id; other files, another --dtype or --device than it has are an error, until it is unloaded. A
+    path is one on the node's machine; on this machine it may be relative. --plan reads the headers of the files
+    alone, on the hub too if the node has not fetched them.
     """
     from neuron.cli.render import notice
     from neuron.wire.node import ModelSpec
@@ -74,7 +84,13 @@ def run(
     ttl_s = None if ttl is None else 0.0 if ttl == "never" else seconds(ttl, "--ttl")
     if plan:
         _refuse_with_plan(
-            {"--alias": alias, "--ttl": ttl, "--pin": pin, "--force": force, "--no-wait": not wait}
+            {
+                "--alias": alias,
+                "--ttl": ttl,
+                "--pin": pin is not None,
+                "--force": force,
+                "--no-wait": not wait,
+            }
         )
     with node(host, answer_s=PLAN_S) as client:
         reference = reference_for(client.url, model)
@@ -86,16 +102,12 @@ def run(
             alias=alias,
             device=device,
             ttl_s=ttl_s,
-            pin=pin or None,
+            pin=pin,
             force=force or None,
         )
         if force:
             notice("neuron: the memory is not checked (--force); files are")
         status = load_with_progress(client, spec) if wait else start(client, spec)
-    if status == ALREADY and any((dtype, device, ttl, pin)):
-        notice(
-            f"neuron: it stays as it was loaded; to change that: neuron unload {alias or served_as(model)}"
-        )
     _show(alias or served_as(model), status, json)
 
 
@@ -105,23 +117,26 @@ def _refuse_with_plan(said: dict[str, object]) -> None:
 
 
 def start(client: NodeClient, spec: ModelSpec) -> str:
-    """Ask and leave; ``loading`` or ``already loaded``."""
+    """Ask and leave; ``loading``, ``changed`` or ``already loaded``."""
     try:
-        return client.start_load(spec).status
+        answer = client.start_load(spec)
     except AlreadyLoaded:
         return ALREADY
+    return CHANGED if answer.changed else answer.status
 
 
 def load_with_progress(client: NodeClient, spec: ModelSpec) -> str:
-    """Load on a node with progress on stderr; ``loaded`` or ``already loaded``."""
+    """Load on a node with progress on stderr; ``loaded``, ``changed`` or ``already loaded``."""
+    changed: list[str] = []
     try:
         with progress_on_stderr(spec.alias or spec.model_id) as report:
             for event in client.load(spec):
+                changed = event.changed
                 if event.stage:
                     report(Progress(event.stage, event.done_bytes or 0, event.total_bytes))
     except AlreadyLoaded:
         return ALREADY
-    return "loaded"
+    return CHANGED if changed else "loaded"
 
 
 def reference_for(url: str, text: str) -> str:

@@ -104,7 +104,7 @@ def _loaded_on(client: NodeClient, model: str | None) -> str:
 
 
 def _only_model(client: NodeClient) -> str:
-    loaded = [model.id for model in client.models() if model.status == "loaded"]
+    loaded = [model.id for model in client.models() if model.status == "loaded" and not model.alias_of]
     if len(loaded) == 1:
         return loaded[0]
     said = f"has {len(loaded)} models loaded: {', '.join(loaded)}" if loaded else "has no model loaded"

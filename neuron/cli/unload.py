@@ -50,7 +50,11 @@ def run(
     if all == bool(models):
         raise UsageError("name models, or all with --all", hint="neuron models shows what is loaded")
     with node(host, answer_s=UNLOAD_S) as client:
-        names = [m.id for m in client.models() if m.status == "loaded"] if all else models or []
+        names = (
+            [m.id for m in client.models() if m.status == "loaded" and not m.alias_of]
+            if all
+            else models or []
+        )
         results = [_unload(client, name, now=not drain) for name in dict.fromkeys(names)]
     if len(results) == 1 and results[0][1] is not None:
         raise results[0][1]

@@ -63,7 +63,11 @@ class Gauges(Collector):
         yield from self._requests()
         for name, (text, value) in OF_NODE.items():
             yield GaugeMetricFamily(f"neuron_{name}", text, value=value(status))
-        loaded = [(model, model.load) for model in status.models if model.load is not None]
+        loaded = [
+            (model, model.load)
+            for model in status.models
+            if model.load is not None and model.alias_of is None
+        ]
         for name, (text, of_model) in OF_MODEL.items():
             yield _gauge(name, text, "model", ((m.id, of_model(m, load)) for m, load in loaded))
         for name, (text, of_gpu) in OF_DEVICE.items():

@@ -7,7 +7,7 @@ import difflib
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from neuron.daemon.drain import Drain
 from neuron.daemon.events import Events
@@ -19,6 +19,8 @@ from neuron.engine.api import EngineApi
 from neuron.errors import ModelNotLoaded
 from neuron.hardware import Host
 from neuron.settings import Settings
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class Node:
     responses: ResponseStore | None = None
     """None: no responses are kept."""
     began_s: float = field(default_factory=time.monotonic)
-    background: set[asyncio.Task[None]] = field(default_factory=set)
+    background: set[asyncio.Task[Any]] = field(default_factory=set)
     """Loads that outlive their request; a task that nobody holds may be collected."""
 
     def take(self, settings: Settings) -> None:
@@ -48,22 +50,23 @@ class Node:
         self.drain.default_s = settings.drain_s
         self.engine.configure(settings)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run ``work`` whatever becomes of the caller."""
         task = asyncio.create_task(work)
         self.background.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         """Let go of it. Taking the exception says that it was seen: the engine logs why a load failed."""
         self.background.discard(task)
         if not task.cancelled():
             task.exception()
 
     def loaded_ids(self) -> list[str]:
-        """Ids that answer now."""
-        return [model.id for model in self.engine.status().models if model.state == "loaded"]
+        """Ids that answer now, one of each model."""
+        models = self.engine.status().models
+        return [model.id for model in models if model.state == "loaded" and model.alias_of is None]
 
     def not_loaded(self, model_id: str) -> ModelNotLoaded:
         """The error for an id that does not answer."""

@@ -212,12 +212,20 @@ MODELS: Sequence[Operation] = (
         method="POST",
         path="/models/load",
         scope=Scope.MANAGE,
-        summary="Load a model; 202 with wait=false; progress as events with Accept: text/event-stream",
+        summary="Load a model, or change the ttl_s and pin of a loaded one; 202 with wait=false; progress as "
+        "events with Accept: text/event-stream",
         body=node.ModelSpec,
         examples={"plain": {"model_id": MODEL}, "at once": {"model_id": MODEL, "wait": False}},
         answers={200: node.StatusResponse, 202: node.StatusResponse},
         events=(node.LoadProgress,),
-        refusals=(e.PreflightError, e.InvalidModelFile, e.CudaUnavailable, e.ShuttingDown),
+        refusals=(
+            e.AlreadyLoaded,
+            e.LoadedDifferently,
+            e.PreflightError,
+            e.InvalidModelFile,
+            e.CudaUnavailable,
+            e.ShuttingDown,
+        ),
     ),
     Operation(
         method="POST",

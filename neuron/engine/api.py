@@ -62,13 +62,15 @@ class EngineApi(Protocol):
         """Begin; returns at once, heavy imports happen in the background."""
         ...
 
-    async def load(self, spec: LoadSpec, fetch: Fetch) -> None:
+    async def load(self, spec: LoadSpec, fetch: Fetch) -> tuple[str, ...]:
         """Load and return when the model is in memory. Joins a running load of the same id; raises what it raised.
 
+        A time to live or a pin that is said for a model in memory is changed there; what comes back is their names.
         The load goes on when the caller is cancelled.
 
         Raises:
-            AlreadyLoaded: it is in memory.
+            AlreadyLoaded: it is in memory, and there is nothing to change.
+            LoadedDifferently: it is in memory, from other files, in another dtype or on another device.
             UnknownHarness, HarnessNotEnabled, PreflightError, InvalidModelFile, ShuttingDown
         """
         ...

@@ -50,9 +50,9 @@ class Engine:
 
     # ---- models
 
-    async def load(self, spec: LoadSpec, fetch: Fetch) -> None:
+    async def load(self, spec: LoadSpec, fetch: Fetch) -> tuple[str, ...]:
         self._check_accepting()
-        await self._models.load(spec, fetch)
+        return await self._models.load(spec, fetch)
 
     def load_progress(self, model_id: str) -> AsyncIterator[Progress]:
         return self._models.progress(model_id)

@@ -17,7 +17,8 @@ from neuron.engine.harness import HARNESSES, Harnesses
 from neuron.engine.load_log import LoadLog
 from neuron.engine.loaded import LoadedModel
 from neuron.engine.plan import LoadPlan
-from neuron.engine.registry import Entry, in_thread
+from neuron.engine.registry import Entries, Entry, in_thread
+from neuron.engine.repeat import asked_changes, check_same, lifetime, same_model
 from neuron.engine.request import LoadSpec
 from neuron.engine.room import Room
 from neuron.engine.running import Running
@@ -59,7 +60,7 @@ class Models:
         self._harnesses = harnesses(self._taken_bytes)
         self._running = running
         self._call_soon = call_soon
-        self._entries: dict[str, Entry] = {}
+        self._entries = Entries()
         self._tasks: set[asyncio.Task[None]] = set()
         self._memory = asyncio.Lock()
         """Held by the one load that measures and takes memory."""
@@ -73,19 +74,46 @@ class Models:
         if "torch" in self._settings.harnesses:
             self._spawn(self._import_harness())
 
-    async def load(self, spec: LoadSpec, fetch: Fetch) -> None:
+    async def load(self, spec: LoadSpec, fetch: Fetch) -> tuple[str, ...]:
         """See `neuron.engine.api.EngineApi.load`."""
         entry = self._entries.get(spec.model_id)
+        if entry is None and (there := same_model(self._entries.distinct(), spec)):
+            self._entries[spec.model_id] = there
+            event(log, "model has one more id", id=there.spec.model_id, alias=spec.model_id)
+            return ("alias", *self._change(there, spec))
         if entry is None or entry.state == "failed":
-            entry = self._begin_load(spec, fetch)
-        elif entry.state == "loaded":
-            raise AlreadyLoaded(f"model '{spec.model_id}' is already loaded")
-        elif entry.state == "unloading":
+            await self._until_loaded(self._begin_load(spec, fetch))
+            return ()
+        if entry.state == "unloading":
             raise unloading(spec.model_id)
+        if entry.state == "loading":
+            await self._until_loaded(entry)
+            return self._change(entry, spec)
+        if changed := self._change(entry, spec):
+            return changed
+        raise AlreadyLoaded(f"model '{spec.model_id}' is already loaded")
+
+    async def _until_loaded(self, entry: Entry) -> None:
+        """Until a load has ended; raises what it raised."""
         assert entry.task is not None
         await asyncio.shield(entry.task)
         if entry.failure is not None:
             raise entry.failure
+
+    def _change(self, entry: Entry, spec: LoadSpec) -> tuple[str, ...]:
+        """Take what a repeated load says of a model in memory; the names of what it said.
+
+        Raises:
+            LoadedDifferently, InvalidValue
+        """
+        check_same(entry, spec)
+        changed = asked_changes(spec)
+        if changed:
+            pinned, entry.ttl_s = lifetime(entry, spec, self._settings.ttl_s)
+            entry.spec = replace(entry.spec, pinned=pinned)
+            self._watch_idle(entry)
+            event(log, "model changed", id=entry.spec.model_id, pinned=pinned, ttl_s=entry.ttl_s)
+        return changed
 
     async def plan(self, spec: LoadSpec, find: Find) -> LoadPlan:
         """See `neuron.engine.api.EngineApi.plan`."""
@@ -122,7 +150,7 @@ class Models:
         """See `neuron.engine.api.EngineApi.configure`."""
         self._settings = settings
         self.demand.settings = self._room.settings = settings
-        for entry in self._entries.values():
+        for entry in self._entries.distinct():
             if entry.model is not None:
                 entry.model.gate.configure(settings)
 
@@ -155,13 +183,14 @@ class Models:
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Every model in any state."""
-        return (*(entry.status() for entry in list(self._entries.values())), *self.demand.statuses())
+        there = [entry.status(name) for name, entry in list(self._entries.items())]
+        return (*there, *self.demand.statuses())
 
     def status(self, model_id: str) -> ModelStatus | None:
         """One model in any state."""
         entry = self._entries.get(model_id)
         if entry is not None:
-            return entry.status()
+            return entry.status(model_id)
         return next((status for status in self.demand.statuses() if status.id == model_id), None)
 
     def close(self) -> None:
@@ -179,7 +208,8 @@ class Models:
     def _begin_load(self, spec: LoadSpec, fetch: Fetch) -> Entry:
         """Raises `UnknownHarness`, `HarnessNotEnabled`; `InvalidValue` for a pinned model that is to expire."""
         self._harnesses.check(spec.harness)
-        pinned = spec.pinned or spec.model_id in self._settings.pinned
+        by_settings = spec.model_id in self._settings.pinned
+        pinned = by_settings if spec.pinned is None else spec.pinned
         if pinned and spec.ttl_s:
             raise InvalidValue(f"model '{spec.model_id}' is pinned and can't have a ttl", param="ttl_s")
         ttl_s = 0 if pinned else self._settings.ttl_s if spec.ttl_s is None else spec.ttl_s
@@ -200,6 +230,12 @@ class Models:
     def _evict(self, entry: Entry) -> asyncio.Task[None]:
         return self._begin_unload(entry, "memory", self._settings.drain_s)
 
+    def _watch_idle(self, entry: Entry) -> None:
+        """Have the model go when it has been idle for its time to live, as that is now."""
+        if entry.expiry is not None:
+            entry.expiry.cancel()
+        entry.expiry = None if entry.ttl_s is None else self._spawn(self._expire(entry, entry.ttl_s))
+
     async def _expire(self, entry: Entry, ttl_s: float) -> None:
         """Unload the model once nobody has used it for so long."""
         while (idle_s := entry.idle_s or 0.0) < ttl_s:
@@ -209,7 +245,7 @@ class Models:
 
     def _taken_bytes(self) -> int:
         """Weights and caches of all models. Called on any thread."""
-        models = [entry.model for entry in list(self._entries.values()) if entry.model is not None]
+        models = [entry.model for entry in self._entries.distinct() if entry.model is not None]
         return sum(model.weight_bytes + model.gate.kv_used_bytes for model in models)
 
     async def _import_harness(self) -> None:
@@ -249,8 +285,7 @@ class Models:
             entry.load_s = time.monotonic() - started_s
             self.loads = replace(self.loads, loaded=self.loads.loaded + 1)
             event(log, "model loaded", id=name, seconds=entry.load_s)
-            if entry.ttl_s is not None:
-                entry.expiry = self._spawn(self._expire(entry, entry.ttl_s))
+            self._watch_idle(entry)
 
     async def _plan(self, entry: Entry) -> LoadPlan:
         path = entry.path
@@ -265,7 +300,7 @@ class Models:
         name = entry.spec.model_id
         await self._end_work(entry, drain_s)
         await self._drop(entry)
-        self._entries.pop(name, None)
+        self._entries.forget(entry)
         await in_thread("free-memory", self._harnesses.free_memory)
         event(log, "model unloaded", id=name)
 

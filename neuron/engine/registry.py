@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,8 +64,14 @@ class Entry:
         """What unloading it gives back."""
         return self.model.weight_bytes if self.model else 0
 
-    def status(self) -> ModelStatus:
-        """A snapshot."""
+    def status(self, name: str | None = None) -> ModelStatus:
+        """A snapshot; under another ``name`` that it has, its memory does not count again."""
+        own = self._status()
+        if name in (None, own.id):
+            return own
+        return replace(own, id=name, alias_of=own.id, weight_bytes=None)
+
+    def _status(self) -> ModelStatus:
         model = self.model
         spec = self.spec
         common = {
@@ -73,7 +79,7 @@ class Entry:
             "harness": spec.harness,
             "state": self.state,
             "source": spec.source,
-            "pinned": spec.pinned,
+            "pinned": bool(spec.pinned),
             "ttl_s": self.ttl_s,
         }
         if model is None:
@@ -98,6 +104,19 @@ class Entry:
             idle_s=self.idle_s,
             sampling=model.defaults,
         )
+
+
+class Entries(dict[str, Entry]):
+    """Models by every id that they answer to."""
+
+    def distinct(self) -> list[Entry]:
+        """Each of them once."""
+        return list(dict.fromkeys(self.values()))
+
+    def forget(self, entry: Entry) -> None:
+        """Take a model out under all its ids."""
+        for name in [name for name, one in self.items() if one is entry]:
+            del self[name]
 
 
 async def in_thread(name: str, work: Callable[[], T]) -> T:

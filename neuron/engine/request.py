@@ -155,10 +155,12 @@ class LoadSpec:
     """``cpu``, ``cuda``, ``cuda:N``; None: the settings'."""
     source: str | None = None
     """The reference that it is fetched from."""
+    origins: frozenset[str] = frozenset()
+    """Every name of its files: two loads with none in common are of different ones. Empty: not known."""
     ttl_s: float | None = None
     """Idle seconds after which it is unloaded; 0: never; None: the settings'."""
-    pinned: bool = False
-    """Unloaded by nobody but who asks for it by name."""
+    pinned: bool | None = None
+    """Unloaded by nobody but who asks for it by name; None: the settings'."""
     force: bool = False
     """Load it although the memory that is free seems too little."""
     tool_format: str | None = None

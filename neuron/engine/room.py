@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from neuron.engine.plan import LoadPlan
-from neuron.engine.registry import Entry
+from neuron.engine.registry import Entries, Entry
 from neuron.engine.running import Running
 from neuron.settings import Settings
 
@@ -31,7 +31,7 @@ class Room:
         self,
         settings: Settings,
         running: Running,
-        entries: Mapping[str, Entry],
+        entries: Entries,
         unload: Callable[[Entry], asyncio.Task[None]],
         returns: Callable[[Entry], bool],
     ) -> None:
@@ -89,7 +89,7 @@ class Room:
             self._running.notify()
 
     def _loaded(self) -> list[Entry]:
-        return [e for e in self._entries.values() if e.state == "loaded" and not e.spec.pinned]
+        return [e for e in self._entries.distinct() if e.state == "loaded" and not e.spec.pinned]
 
     def _idle(self) -> list[Entry]:
         return [entry for entry in self._loaded() if entry.idle_s is not None]

@@ -19,6 +19,8 @@ class ModelStatus:
     id: str
     harness: str
     state: ModelState
+    alias_of: str | None = None
+    """The id that it was loaded under, where this is one more name of it."""
     devices: tuple[int, ...] = ()
     """CUDA indices; empty on a CPU."""
     weight_bytes: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -87,6 +88,14 @@ def resolve_over_http(text: str, model_roots: Iterable[Path]) -> Reference:
     if parsed.scheme == "path":
         check_model_root(reference.local_path(parsed), model_roots)
     return parsed
+
+
+def origins(text: str) -> frozenset[str]:
+    """Every name that the files of a reference go by; two references with none in common are of different files."""
+    return frozenset(
+        f"path:{os.path.realpath(reference.local_path(one))}" if one.scheme == "path" else manifest.key(one)
+        for one in _references(text)
+    )
 
 
 def model_id(text: str) -> str:

@@ -23,7 +23,7 @@ class ModelSpec(msgspec.Struct, kw_only=True, omit_defaults=True):
     ttl_s: float | None = None
     """Idle seconds after which it is unloaded; 0: never; null: as the node's settings say."""
     pin: bool | None = None
-    """True: it is unloaded only by its name."""
+    """True: it is unloaded only by its name; null: as the node's settings say."""
     force: bool | None = None
     """True: load it although the memory that is free seems too little."""
     wait: bool | None = None
@@ -50,10 +50,12 @@ class UnloadRequest(msgspec.Struct, kw_only=True):
     """True: running answers are cut with an error; otherwise they may end, for as long as a drain takes."""
 
 
-class StatusResponse(msgspec.Struct, kw_only=True):
+class StatusResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Answer of load and unload: ``loaded``, ``loading`` (202), ``unloaded``."""
 
     status: Literal["loaded", "loading", "unloaded"]
+    changed: list[str] = []
+    """Of a load whose model was in memory: what of it is another now: ``ttl_s``, ``pin``, ``alias``."""
 
 
 class LoadPlan(msgspec.Struct, kw_only=True):
@@ -101,6 +103,8 @@ class LoadProgress(msgspec.Struct, kw_only=True, omit_defaults=True):
     """As in the body of the same failure without a stream."""
     code: str | None = None
     hint: str | None = None
+    changed: list[str] = []
+    """With ``loaded``, as in the answer without a stream."""
 
 
 class Limit(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -147,6 +151,8 @@ class ModelInfo(msgspec.Struct, kw_only=True):
     """Idle seconds after which it is unloaded; null: it stays."""
     pinned: bool = False
     """Whether it is unloaded only by its name."""
+    alias_of: str | None = None
+    """The id that it was loaded under, where this is one more id of it; then ``vram_used_mb`` is null."""
     sampling: dict[str, int | float] | None = None
     """What its files recommend, and holds where a request doesn't say; null until it is loaded."""
 

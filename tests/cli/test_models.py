@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from neuron.errors import LoadedDifferently
 from neuron.sources import manifest
 from neuron.sources.reference import parse_reference
 from tests.support.cli import environment, free_port, neuron
@@ -88,10 +89,22 @@ def test_a_ttl_that_is_no_time_is_refused(node: NodeServer, ttl: str) -> None:
     assert "10m, 2h" in done.stderr
 
 
-def test_a_model_that_is_there_does_not_change_in_silence(node: NodeServer) -> None:
-    done = neuron("load", "org/tiny", "--ttl", "1h", "--host", node.url)
-    assert (done.returncode, done.stdout) == (0, "already loaded: org/tiny\n")
-    assert "stays as it was loaded" in done.stderr
+@pytest.mark.parametrize("wait", ["--wait", "--no-wait"])
+def test_a_model_that_is_there_takes_another_ttl_and_pin(node: NodeServer, wait: str) -> None:
+    done = neuron("load", "org/tiny", "--ttl", "1h", "--no-pin", wait, "--host", node.url)
+    assert (done.returncode, done.stdout) == (0, "changed: org/tiny\n")
+    spec = node.engine.loads[-1][0]
+    assert (spec.ttl_s, spec.pinned) == (3600, False)
+
+
+def test_a_load_that_would_change_more_is_refused_with_the_next_step(node: NodeServer) -> None:
+    node.engine.load_error = LoadedDifferently("model 'a/b' is in memory in float32", hint="unload it first")
+    done = neuron("load", "a/b", "--dtype", "bfloat16", "--host", node.url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-2:] == [
+        "neuron: model 'a/b' is in memory in float32",
+        "hint: unload it first",
+    ]
 
 
 # ---- list, unload, endpoint

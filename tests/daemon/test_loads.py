@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from neuron.daemon.projection.load import load_spec
 from neuron.errors import (
     CudaUnavailable,
     HarnessNotEnabled,
     InsufficientMemory,
     InvalidModelFile,
+    LoadedDifferently,
     RepoFetchFailed,
 )
 from neuron.progress import Progress
+from neuron.wire.node import ModelSpec
+from tests.support.hosts import CPU_HOST
 from tests.support.node_server import NodeServer, eventually, http
 
 SSE = {"accept": "text/event-stream"}
@@ -28,6 +33,33 @@ def test_a_load_is_answered_when_it_is_in_memory(node: NodeServer) -> None:
     status, _, body = node.post("/models/load", {"model_id": "a/b"})
     assert status == 400
     assert "already loaded" in body["error"]
+
+
+def test_a_repeated_load_says_what_it_changed(node: NodeServer) -> None:
+    status, _, body = node.post("/models/load", {"model_id": "org/tiny", "ttl_s": 60})
+    assert (status, body) == (200, {"status": "loaded", "changed": ["ttl_s"]})
+    status, _, body = node.post("/models/load", {"model_id": "org/tiny", "pin": False, "wait": False})
+    assert (status, body) == (200, {"status": "loaded", "changed": ["pin"]})
+    stream = node.post("/models/load", {"model_id": "org/tiny", "pin": True}, **SSE)[2]
+    assert stream == b'data: {"status":"loaded","changed":["pin"]}\n\n'
+
+
+def test_a_load_that_can_not_be_taken_where_the_model_is_is_a_conflict(node: NodeServer) -> None:
+    node.engine.load_error = LoadedDifferently("model 'a/b' is in memory in float32", hint="unload it first")
+    status, _, body = node.post("/models/load", {"model_id": "a/b", "dtype": "bfloat16"})
+    assert (status, body["code"], body["hint"]) == (409, "loaded_differently", "unload it first")
+    assert "already loaded" not in body["error"]  # which gateways take for success
+
+
+def test_the_same_files_by_another_name_are_the_same(tmp_path: Path) -> None:
+    def origins(text: str) -> frozenset[str]:
+        return load_spec(ModelSpec(model_id=text), CPU_HOST).origins
+
+    (tmp_path / "m").mkdir()
+    (tmp_path / "link").symlink_to("m")
+    assert origins(f"{tmp_path}/m") == origins(f"path:{tmp_path}/link")
+    assert origins("hf:a/b") == origins("a/b") != origins("a/b@v1")
+    assert origins("smollm2") & origins("HuggingFaceTB/SmolLM2-135M-Instruct")
 
 
 def test_a_load_is_served_under_its_alias_on_its_device(node: NodeServer) -> None:

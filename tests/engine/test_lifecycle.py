@@ -144,7 +144,7 @@ async def test_parallel_loads_of_one_id_read_the_files_once(tiny: tuple[Path, An
         return tiny[0]
 
     loads = [engine.load(LoadSpec(model_id="tiny"), fetch) for _ in range(50)]
-    assert await asyncio.gather(*loads) == [None] * 50
+    assert await asyncio.gather(*loads) == [()] * 50
     assert len(fetches) == 1
     with pytest.raises(AlreadyLoaded):
         await engine.load(LoadSpec(model_id="tiny"), fetch)

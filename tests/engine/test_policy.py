@@ -16,7 +16,15 @@ import pytest
 from neuron.engine.engine import Engine
 from neuron.engine.events import Finished
 from neuron.engine.request import LoadSpec
-from neuron.errors import InsufficientMemory, InvalidValue, ModelNotLoaded, NeuronError, QueueFull
+from neuron.errors import (
+    AlreadyLoaded,
+    InsufficientMemory,
+    InvalidValue,
+    LoadedDifferently,
+    ModelNotLoaded,
+    NeuronError,
+    QueueFull,
+)
 from neuron.log import as_line
 from neuron.model.native import library
 from neuron.model.packed import PackedWeight
@@ -161,6 +169,102 @@ async def test_a_models_own_ttl_counts_before_the_settings_and_a_pinned_one_stay
         assert set(states(engine)) == {"kept", "pinned", "never"}
         with pytest.raises(InvalidValue, match="pinned"):
             await engine.load(LoadSpec(model_id="x", pinned=True, ttl_s=5), lambda report: tiny[0])
+
+
+# ---- loads of what is there
+
+
+async def test_a_repeated_load_changes_how_long_a_model_stays_and_loads_nothing(
+    tiny: tuple[Path, Any],
+) -> None:
+    async def again(**spec: Any) -> tuple[str, ...]:
+        return await engine.load(LoadSpec(model_id="tiny", **spec), lambda report: Path("/nowhere"))
+
+    def now() -> tuple[float | None, bool]:
+        status = engine.model("tiny")
+        assert status is not None
+        return status.ttl_s, status.pinned
+
+    async with started(replace(SETTINGS, ttl_s=500.0)) as engine:
+        await load(engine, tiny[0], "tiny")
+        with pytest.raises(AlreadyLoaded):
+            await again()
+        assert await again(ttl_s=900.0) == ("ttl_s",)
+        assert now() == (900.0, False)
+        assert await again(pinned=True) == ("pin",)
+        assert now() == (None, True)
+        with pytest.raises(InvalidValue, match="pinned"):
+            await again(ttl_s=5.0)
+        assert now() == (None, True)
+        assert await again(pinned=False) == ("pin",)
+        assert now() == (500.0, False)
+        assert await again(pinned=False, ttl_s=0.05) == ("ttl_s", "pin")
+        await until(lambda: states(engine) == {})
+
+
+async def test_a_time_to_live_that_was_lengthened_counts(tiny: tuple[Path, Any]) -> None:
+    async with started(SETTINGS) as engine:
+        await load(engine, tiny[0], "tiny", ttl_s=0.3)
+        await load(engine, tiny[0], "tiny", ttl_s=0.0)
+        await asyncio.sleep(0.6)
+        assert states(engine) == {"tiny": "loaded"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "there"),
+    [
+        ({"dtype": "bfloat16"}, "in float32"),
+        ({"devices": (0,)}, "on cpu"),
+        ({"device": "cuda"}, "on cpu"),
+        ({"origins": frozenset({"hf:c/d@"})}, "from a/b"),
+        ({"dtype": "float16", "ttl_s": 9.0}, "in float32"),
+    ],
+)
+async def test_what_a_repeated_load_can_not_change_is_refused(
+    tiny: tuple[Path, Any], spec: dict[str, Any], there: str
+) -> None:
+    async with started(SETTINGS) as engine:
+        await load(engine, tiny[0], "tiny", source="a/b", origins=frozenset({"hf:a/b@"}))
+        with pytest.raises(LoadedDifferently, match=there) as refused:
+            await load(engine, tiny[0], "tiny", **spec)
+        assert "neuron unload tiny" in (refused.value.hint or "")
+        status = engine.model("tiny")
+        assert status is not None
+        assert (status.state, status.ttl_s) == ("loaded", None)
+        for same in ({"dtype": "float32"}, {"device": "cpu"}, {"origins": frozenset({"hf:a/b@", "pypi:x@"})}):
+            with pytest.raises(AlreadyLoaded):
+                await load(engine, tiny[0], "tiny", **same)
+
+
+async def test_a_load_under_another_id_gives_the_model_in_memory_that_id_too(tiny: tuple[Path, Any]) -> None:
+    files = {"source": "a/b", "origins": frozenset({"hf:a/b@"})}
+    async with started(SETTINGS) as engine:
+        await load(engine, tiny[0], "first", **files)
+        taken = engine.status().models[0].weight_bytes
+        spec = LoadSpec(model_id="second", ttl_s=900.0, **files)  # type: ignore[arg-type]
+        assert await engine.load(spec, lambda report: Path("/nowhere")) == ("alias", "ttl_s")
+        rows = {m.id: (m.alias_of, m.weight_bytes, m.ttl_s) for m in engine.status().models}
+        assert rows == {"first": (None, taken, 900.0), "second": ("first", None, 900.0)}
+        for name in ("first", "second"):
+            await ask(engine, name)
+        await load(engine, tiny[0], "third", dtype="bfloat16", **files)
+        third = engine.model("third")
+        assert third is not None
+        assert (third.alias_of, third.dtype) == (None, "bfloat16")
+        await engine.unload("second")
+        assert set(states(engine)) == {"third"}
+
+
+async def test_a_load_that_joins_another_is_told_where_that_one_differs(tiny: tuple[Path, Any]) -> None:
+    async with started(SETTINGS) as engine:
+        first = asyncio.create_task(load(engine, tiny[0], "tiny"))
+        await asyncio.sleep(0)
+        with pytest.raises(LoadedDifferently):
+            await load(engine, tiny[0], "tiny", dtype="bfloat16")
+        await first
+        second = engine.model("tiny")
+        assert second is not None
+        assert second.state == "loaded"
 
 
 # ---- room

@@ -25,6 +25,7 @@ from neuron.engine.events import (
     Usage,
 )
 from neuron.engine.plan import LoadPlan
+from neuron.engine.repeat import asked_changes
 from neuron.engine.request import ChatPrompt, Generation, LoadSpec, Prompt, Sampling, TextPrompt, TokenPrompt
 from neuron.engine.status import Activation, DecodeStatus, EngineStatus, LoadFigures, Loads, ModelStatus
 from neuron.errors import AlreadyLoaded, InvalidValue, ModelNotLoaded, NeuronError, ShuttingDown
@@ -239,11 +240,13 @@ class FakeEngine:
     async def start(self) -> None:
         self.calls.append("start")
 
-    async def load(self, spec: LoadSpec, fetch: Fetch) -> None:
+    async def load(self, spec: LoadSpec, fetch: Fetch) -> tuple[str, ...]:
         self.loads.append((spec, fetch))
         if not self.decode.accepting:
             raise ShuttingDown("the node is shutting down")
         if self._state(spec.model_id) == "loaded":
+            if changed := asked_changes(spec):
+                return changed
             raise AlreadyLoaded(f"model '{spec.model_id}' already loaded")
         self._ends[spec.model_id] = asyncio.Event()
         self.models[spec.model_id] = ModelStatus(id=spec.model_id, harness=spec.harness, state="loading")
@@ -252,6 +255,7 @@ class FakeEngine:
             self._end_load(spec.model_id)
         finally:
             self._ends.pop(spec.model_id).set()
+        return ()
 
     def _end_load(self, name: str) -> None:
         if self.load_error is None:

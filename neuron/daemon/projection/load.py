@@ -41,6 +41,8 @@ def load_spec(spec: ModelSpec, host: Host) -> LoadSpec:
     Raises:
         InvalidReference, InvalidValue, UnsupportedParameter, UnknownHarness, QuantNotFound, CudaUnavailable
     """
+    from neuron.sources.fetch import origins
+
     served_as = model_id(parse_reference(spec.model_id))
     if spec.harness not in HARNESSES:
         raise UnknownHarness(f"unknown harness: {spec.harness}", hint="this build has: torch")
@@ -54,8 +56,9 @@ def load_spec(spec: ModelSpec, host: Host) -> LoadSpec:
         devices=_devices(spec.devices, host),
         device=_device(spec, host),
         source=spec.model_id,
+        origins=origins(spec.model_id),
         ttl_s=_ttl_s(spec),
-        pinned=bool(spec.pin),
+        pinned=spec.pin,
         force=bool(spec.force),
     )
 
@@ -157,8 +160,13 @@ def find_over_http(reference: str, model_roots: tuple[Path, ...]) -> Find:
 
 def activations(references: tuple[str, ...]) -> list[tuple[LoadSpec, Fetch]]:
     """The models named at start."""
+    from neuron.sources.fetch import origins
+
     return [
-        (LoadSpec(model_id=model_id(parse_reference(text)), source=text), fetch_any(text))
+        (
+            LoadSpec(model_id=model_id(parse_reference(text)), source=text, origins=origins(text)),
+            fetch_any(text),
+        )
         for text in references
     ]
 

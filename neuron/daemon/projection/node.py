@@ -48,7 +48,11 @@ def health(
         uptime_secs=int(uptime_s),
         devices=[msgspec.convert(gpu, wire.DeviceHealth, from_attributes=True) for gpu in gpus],
         activation=activation(snapshot.activation),
-        models=[model_load(model.id, model.load) for model in snapshot.models if model.load is not None],
+        models=[
+            model_load(model.id, model.load)
+            for model in snapshot.models
+            if model.load is not None and model.alias_of is None
+        ],
         cpu=msgspec.convert(cpu, wire.CpuHealth, from_attributes=True),
         decode=wire.DecodeHealth(
             active=snapshot.decode.active, last_step_age_ms=snapshot.decode.last_step_age_ms
@@ -104,6 +108,7 @@ def model_info(model: engine.ModelStatus) -> wire.ModelInfo:
         idle_s=model.idle_s,
         ttl_s=model.ttl_s,
         pinned=model.pinned,
+        alias_of=model.alias_of,
         sampling=None if model.sampling is None else recommended(model.sampling),
     )
     if model.load is not None:

@@ -15,7 +15,7 @@ from neuron.wire.node import LoadProgress
 def response(
     engine: EngineApi,
     model_id: str,
-    task: asyncio.Task[None],
+    task: asyncio.Task[tuple[str, ...]],
     request_id: str,
     headers: dict[str, str],
 ) -> sse.EventResponse:
@@ -24,16 +24,18 @@ def response(
     return sse.EventResponse(sse.kept_alive(events, lambda: sse.PING), nullcontext(), headers)
 
 
-async def _events(engine: EngineApi, model_id: str, task: asyncio.Task[None], request_id: str) -> sse.Chunks:
+async def _events(
+    engine: EngineApi, model_id: str, task: asyncio.Task[tuple[str, ...]], request_id: str
+) -> sse.Chunks:
     async for progress in engine.load_progress(model_id):
         yield sse.data(projection.progress(progress))
     yield sse.data(await _end(task, request_id))
 
 
-async def _end(task: asyncio.Task[None], request_id: str) -> LoadProgress:
+async def _end(task: asyncio.Task[tuple[str, ...]], request_id: str) -> LoadProgress:
     try:
-        await asyncio.shield(task)
+        changed = await asyncio.shield(task)
     except NeuronError as error:
         body = errors.node_body(error, request_id)
         return LoadProgress(status="failed", error=body["error"], code=error.code, hint=body.get("hint"))
-    return LoadProgress(status="loaded")
+    return LoadProgress(status="loaded", changed=list(changed))

@@ -17,7 +17,7 @@ from neuron.daemon.projection import load as load_projection
 from neuron.daemon.projection import node as projection
 from neuron.daemon.projection import show as show_projection
 from neuron.daemon.routes import load_stream
-from neuron.errors import AlreadyLoaded, InvalidValue, ModelNotLoaded
+from neuron.errors import InvalidValue, ModelNotLoaded
 from neuron.wire.models import ModelList
 from neuron.wire.node import (
     EndpointResponse,
@@ -68,13 +68,10 @@ def _endpoint(model_id: str, node: Node) -> ASGIResponse:
 
 @post("/models/load", status_code=200)
 async def load_model(request: NodeRequest, node: NamedDependency[Node]) -> ASGIResponse:
-    """Load; answer when it is in memory, or at once with ``wait: false``, or with a stream of progress."""
+    """Load, or change what is loaded; answer when it is so, at once with ``wait: false``, or as it goes on."""
     wire, unknown = await body.read(request, ModelSpec, body.NODE_BODY_BYTES)
     spec = load_projection.load_spec(wire, node.host)
     headers = respond.ignored_header(unknown)
-    present = node.engine.model(spec.model_id)
-    if present is not None and present.state == "loaded":
-        raise AlreadyLoaded(f"model '{spec.model_id}' already loaded")
     fetch = load_projection.fetch_over_http(wire.model_id, node.settings.model_roots)
     task = node.spawn(node.engine.load(spec, fetch))
     if "text/event-stream" in request.headers.get("accept", ""):
@@ -82,9 +79,10 @@ async def load_model(request: NodeRequest, node: NamedDependency[Node]) -> ASGIR
         return load_stream.response(node.engine, spec.model_id, task, respond.request_id(request), headers)
     if wire.wait is False:
         await _refused_at_once(task)
-        return respond.json(StatusResponse(status="loading"), status=202, headers=headers)
-    await respond.unless_gone(request, asyncio.shield(task))
-    return respond.json(StatusResponse(status="loaded"), headers=headers)
+        if not task.done() or not task.result():
+            return respond.json(StatusResponse(status="loading"), status=202, headers=headers)
+    changed = await respond.unless_gone(request, asyncio.shield(task))
+    return respond.json(StatusResponse(status="loaded", changed=list(changed)), headers=headers)
 
 
 @post("/models/plan", status_code=200)
@@ -106,7 +104,7 @@ async def show_model(request: NodeRequest, node: NamedDependency[Node]) -> ASGIR
     return respond.json(found, headers=respond.ignored_header(unknown))
 
 
-async def _refused_at_once(task: asyncio.Task[None]) -> None:
+async def _refused_at_once(task: asyncio.Task[tuple[str, ...]]) -> None:
     """Raise what the load raised, if it did so quickly."""
     done, _ = await asyncio.wait({task}, timeout=QUICK_S)
     if done:
