@@ -22,6 +22,13 @@ CALLER = "caller"
 Headers = Iterable[tuple[bytes, bytes]]
 
 
+class Unrouted(Exception):
+    """What no operation answers: an unknown path, or (``methods`` are those that it has) a wrong method."""
+
+    def __init__(self, methods: tuple[str, ...]) -> None:
+        self.methods = methods
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks, as far as the node knows."""
@@ -41,14 +48,22 @@ class Access:
         self._scopes = ScopeTable(OPERATIONS)
 
     def admit(self, method: str, path: str, headers: Headers) -> Caller:
-        """Who may pass. Raises `InvalidApiKey` and `InsufficientScope`."""
-        needed = self._scopes.of(method, path)
+        """Who may pass. What is in no row reaches the router only with the largest scope: should the router ever
+        find a route where the table has none, nobody else gets to it.
+
+        Raises:
+            InvalidApiKey, InsufficientScope
+            Unrouted: a key that is known asks for what is in no row.
+        """
         if self.ring is None:
             return Caller(limit=self._settings.max_per_principal)
+        needed = self._scopes.of(method, path)
         key = self._known(self.ring, headers)
         if key is None and needed is not Scope.OPEN:
             raise _unknown(headers)
-        if key is not None and key.scope < needed:
+        if key is not None and needed is None and key.scope < Scope.MANAGE:
+            raise Unrouted(self._scopes.methods(path))
+        if key is not None and needed is not None and key.scope < needed:
             raise InsufficientScope(
                 f"key {key.name!r} has the scope {key.scope.word}, and this needs {needed.word}",
                 hint="ask the operator of this node for another key",
@@ -105,7 +120,7 @@ def _count(ring: Keyring | None) -> int:
 
 
 class ScopeTable:
-    """The scope of every method and path. What is in no row needs the largest."""
+    """The scope of every method and path."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         plain = [o for o in operations if "{" not in o.path]
@@ -114,13 +129,24 @@ class ScopeTable:
             (o.method, _pattern(o.route or o.path), o.scope) for o in operations if "{" in o.path
         ]
 
-    def of(self, method: str, path: str) -> Scope:
-        """What a request needs. The path is taken as the router takes it: empty parts count for nothing."""
-        path = "/" + "/".join(part for part in path.split("/") if part)
+    def of(self, method: str, path: str) -> Scope | None:
+        """What a request needs; None: there is no such operation."""
+        path = _plain_path(path)
         if (method, path) in self._plain:
             return self._plain[method, path]
         fits = [scope for its, pattern, scope in self._patterns if its == method and pattern.fullmatch(path)]
-        return max(fits, default=Scope.MANAGE)
+        return max(fits, default=None)
+
+    def methods(self, path: str) -> tuple[str, ...]:
+        """Those that a path has; none of a path that is not there."""
+        path = _plain_path(path)
+        plain = {method for method, its in self._plain if its == path}
+        return tuple(sorted(plain | {method for method, its, _ in self._patterns if its.fullmatch(path)}))
+
+
+def _plain_path(path: str) -> str:
+    """As the router takes it: empty parts count for nothing."""
+    return "/" + "/".join(part for part in path.split("/") if part)
 
 
 def _pattern(route: str) -> re.Pattern[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from neuron.daemon.projection.response_inputs import Item, items
-from neuron.daemon.store import ResponseStore, Stored
+from neuron.daemon.store import OwnResponses, Stored
 from neuron.errors import ChainedConversationNotSupported, PreviousResponseNotFound, ResponseNotFound
 from neuron.wire.responses import InputItemList, Response, ResponsesRequest
 
@@ -18,7 +18,7 @@ from neuron.wire.responses import InputItemList, Response, ResponsesRequest
 class Conversation:
     """The items that a request is about."""
 
-    store: ResponseStore | None
+    store: OwnResponses | None
     """None where this response is not to be kept."""
     earlier: Sequence[Item]
     input: Sequence[Item]
@@ -36,7 +36,7 @@ class Conversation:
         return await self.store.put(Stored(response=value, input=self.input, earlier=self.earlier))
 
 
-async def of(request: ResponsesRequest, store: ResponseStore | None) -> Conversation:
+async def of(request: ResponsesRequest, store: OwnResponses | None) -> Conversation:
     """The conversation of a request; where there is a store, responses are kept unless ``store`` is false.
 
     Raises:
@@ -59,7 +59,7 @@ async def of(request: ResponsesRequest, store: ResponseStore | None) -> Conversa
     return Conversation(store=kept, earlier=earlier, input=items(request.input))
 
 
-async def _previous(store: ResponseStore, response_id: str) -> Stored:
+async def _previous(store: OwnResponses, response_id: str) -> Stored:
     if (found := await store.get(response_id)) is None:
         raise PreviousResponseNotFound(
             f"previous response {response_id[:80]!r} not found: it was never kept, or is gone by age or size",
@@ -73,7 +73,7 @@ def _all_items(stored: Stored) -> list[Item]:
     return [*stored.earlier, *stored.input, *stored.response["output"]]
 
 
-async def found(store: ResponseStore | None, response_id: str) -> Stored:
+async def found(store: OwnResponses | None, response_id: str) -> Stored:
     """A kept response. Raises `ResponseNotFound`, `ResponseStoreFailed`."""
     stored = None if store is None else await store.get(response_id)
     if stored is None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import ipaddress
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 
 from litestar.enums import ScopeType
@@ -24,7 +26,7 @@ from litestar.types import (
 )
 
 from neuron.daemon import errors, shapes
-from neuron.daemon.access import CALLER, Access
+from neuron.daemon.access import CALLER, Access, Unrouted
 from neuron.errors import ForbiddenHost, InvalidValue, NeuronError
 from neuron.log import event
 from neuron.settings import Settings
@@ -96,9 +98,20 @@ class Guards:
             _log_refusal(error, scope["path"], request_id)
             self.refused(scope["path"], error.code)
             await refuse(labelled, error, scope["path"], request_id)
+        except Unrouted as error:
+            await self._refuse_unrouted(labelled, error, scope["path"], request_id)
         else:
             scope["state"][CALLER] = caller
             await self.app(scope, receive, labelled)
+
+    async def _refuse_unrouted(self, send: Send, error: Unrouted, path: str, request_id: str) -> None:
+        """As the framework answers what it has no route for."""
+        status = 405 if error.methods else 404
+        code = HTTPStatus(status).phrase.lower().replace(" ", "_")
+        event(log, "refused", level=logging.WARNING, id=request_id, path=path[:200], status=status, code=code)
+        self.refused(path, code)
+        allow = {"allow": ", ".join(error.methods)} if error.methods else {}
+        await _close_with(send, status, shapes.of(path).framework(status, request_id), allow)
 
     def check(self, headers: Iterable[tuple[bytes, bytes]], version: str = "1.1") -> None:
         """Raise for what is refused before routing."""
@@ -164,15 +177,19 @@ def _log_refusal(error: NeuronError, path: str, request_id: str) -> None:
 async def refuse(send: Send, error: NeuronError, path: str, request_id: str) -> None:
     """Answer without a route, and close: what follows on the connection can't be trusted."""
     shape = shapes.of(path)
-    content = errors.encoded(shape.body(error, request_id))
+    await _close_with(send, shape.status(error), shape.body(error, request_id), errors.headers_of(error))
+
+
+async def _close_with(send: Send, status: int, answer: Any, headers: Mapping[str, str]) -> None:
+    content = errors.encoded(answer)
     start: HTTPResponseStartEvent = {
         "type": "http.response.start",
-        "status": shape.status(error),
+        "status": status,
         "headers": [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(content)).encode()),
             (b"connection", b"close"),
-            *((name.encode(), value.encode()) for name, value in errors.headers_of(error).items()),
+            *((name.encode(), value.encode()) for name, value in headers.items()),
         ],
     }
     body: HTTPResponseBodyEvent = {"type": "http.response.body", "body": content, "more_body": False}

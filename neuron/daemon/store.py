@@ -19,23 +19,27 @@ from typing import Any, TypeVar
 import msgspec
 
 from neuron.errors import ResponseStoreFailed
+from neuron.keys import ANONYMOUS
 from neuron.log import event
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FILE = "responses.sqlite3"
-VERSION = 1
+VERSION = 2
 BUSY_S = 5.0
 ROOM = 0.9
 """Share of the size that is left after the oldest had to go, so that it is not every time."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, created_s REAL NOT NULL, n_bytes INTEGER NOT NULL,
-    response BLOB NOT NULL, input BLOB NOT NULL, earlier BLOB NOT NULL
+    response BLOB NOT NULL, input BLOB NOT NULL, earlier BLOB NOT NULL,
+    owner TEXT NOT NULL DEFAULT 'anonymous'
 );
 CREATE INDEX IF NOT EXISTS by_age ON responses (created_s, n_bytes);
 """
+FROM_1 = "ALTER TABLE responses ADD COLUMN owner TEXT NOT NULL DEFAULT 'anonymous'"
+"""A file of version 1 did not say whose a response is, so it is no key's."""
 EVICT = """
 DELETE FROM responses WHERE rowid IN (
     SELECT rowid FROM (
@@ -73,7 +77,11 @@ class ResponseStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="response-store")
         self._database: sqlite3.Connection | None = None
 
-    async def put(self, stored: Stored) -> bool:
+    def of(self, owner: str) -> OwnResponses:
+        """Those of one caller."""
+        return OwnResponses(self, owner)
+
+    async def put(self, stored: Stored, owner: str = ANONYMOUS) -> bool:
         """Keep a response. False, and a line in the log, where that is not possible."""
         parts = [msgspec.json.encode(part) for part in (stored.response, stored.input, stored.earlier)]
         n_bytes = sum(map(len, parts))
@@ -81,18 +89,18 @@ class ResponseStore:
             event(log, "response too large to keep", level=logging.WARNING, n_bytes=n_bytes)
             return False
         try:
-            await self._do(lambda database: self._put(database, stored.response["id"], n_bytes, parts))
+            await self._do(lambda database: self._put(database, stored.response["id"], n_bytes, parts, owner))
         except ResponseStoreFailed:
             return False
         return True
 
-    async def get(self, response_id: str) -> Stored | None:
-        """The response of this id, if it is kept. Raises `ResponseStoreFailed`."""
-        return await self._do(lambda database: self._get(database, response_id))
+    async def get(self, response_id: str, owner: str = ANONYMOUS) -> Stored | None:
+        """The owner's response of this id, if it is kept. Raises `ResponseStoreFailed`."""
+        return await self._do(lambda database: self._get(database, response_id, owner))
 
-    async def delete(self, response_id: str) -> bool:
-        """Forget a response; whether there was one. Raises `ResponseStoreFailed`."""
-        return await self._do(lambda database: self._delete(database, response_id))
+    async def delete(self, response_id: str, owner: str = ANONYMOUS) -> bool:
+        """Forget a response of the owner; whether there was one. Raises `ResponseStoreFailed`."""
+        return await self._do(lambda database: self._delete(database, response_id, owner))
 
     async def close(self) -> None:
         """Close the file and end the thread."""
@@ -113,33 +121,57 @@ class ResponseStore:
         with self._database:
             return work(self._database)
 
-    def _put(self, database: sqlite3.Connection, response_id: str, n_bytes: int, parts: list[bytes]) -> None:
+    def _put(
+        self, database: sqlite3.Connection, response_id: str, n_bytes: int, parts: list[bytes], owner: str
+    ) -> None:
         now_s = self._clock()
         database.execute("DELETE FROM responses WHERE created_s < ?", (now_s - self._max_age_s,))
         database.execute(
-            "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?)", (response_id, now_s, n_bytes, *parts)
+            "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", (response_id, now_s, n_bytes, *parts, owner)
         )
         (total,) = database.execute("SELECT SUM(n_bytes) FROM responses").fetchone()
         if total > self._max_bytes:
             database.execute(EVICT, (int(self._max_bytes * ROOM),))
 
-    def _get(self, database: sqlite3.Connection, response_id: str) -> Stored | None:
+    def _get(self, database: sqlite3.Connection, response_id: str, owner: str) -> Stored | None:
         row = database.execute(
-            "SELECT response, input, earlier FROM responses WHERE id = ? AND created_s >= ?",
-            (response_id, self._clock() - self._max_age_s),
+            "SELECT response, input, earlier FROM responses WHERE id = ? AND owner = ? AND created_s >= ?",
+            (response_id, owner, self._clock() - self._max_age_s),
         ).fetchone()
         if row is None:
             return None
         response, items, earlier = (msgspec.json.decode(part) for part in row)
         return Stored(response=response, input=items, earlier=earlier)
 
-    def _delete(self, database: sqlite3.Connection, response_id: str) -> bool:
-        return database.execute("DELETE FROM responses WHERE id = ?", (response_id,)).rowcount > 0
+    def _delete(self, database: sqlite3.Connection, response_id: str, owner: str) -> bool:
+        done = database.execute("DELETE FROM responses WHERE id = ? AND owner = ?", (response_id, owner))
+        return done.rowcount > 0
 
     def _close(self) -> None:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnResponses:
+    """The kept responses of one caller; those of others are not there."""
+
+    store: ResponseStore
+    owner: str
+    """The name of a key, or `ANONYMOUS`."""
+
+    async def put(self, stored: Stored) -> bool:
+        """See `ResponseStore.put`."""
+        return await self.store.put(stored, self.owner)
+
+    async def get(self, response_id: str) -> Stored | None:
+        """See `ResponseStore.get`."""
+        return await self.store.get(response_id, self.owner)
+
+    async def delete(self, response_id: str) -> bool:
+        """See `ResponseStore.delete`."""
+        return await self.store.delete(response_id, self.owner)
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -153,9 +185,11 @@ def _opened(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=BUSY_S)
     try:
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, VERSION):
+        if version not in (0, 1, VERSION):
             raise sqlite3.DatabaseError(f"version {version}, this build reads {VERSION}")
         database.execute("PRAGMA journal_mode = WAL")
+        if version == 1:
+            database.execute(FROM_1)
         database.executescript(f"{SCHEMA} PRAGMA user_version = {VERSION};")
     except BaseException:
         database.close()

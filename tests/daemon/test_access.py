@@ -172,16 +172,40 @@ def test_the_table_reads_a_path_as_the_router_does() -> None:
         ("GET", "/models\n/a"),
         ("POST", "/v1/chat/completions/x"),
     ]:
-        assert table.of(method, path) is Scope.MANAGE, (method, path)
+        assert table.of(method, path) is None, (method, path)
+    assert table.methods("//models/load/") == ("GET", "POST")  # GET: a model may be named so
+    assert table.methods("/nowhere") == ()
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/nowhere"), ("PUT", "/health"), ("OPTIONS", "/v1/models")]
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/nowhere", 404, None),
+        ("GET", "/v1/nowhere", 404, None),
+        ("POST", "/v1/messages/nowhere", 404, None),
+        ("PUT", "/health", 405, "GET"),
+        ("GET", "/v1/chat/completions", 405, "POST"),
+        ("PUT", "/v1/messages", 405, "POST"),
+        ("DELETE", "/drain", 405, "POST"),
+    ],
 )
-def test_what_is_in_no_table_needs_manage(guarded: NodeServer, method: str, path: str) -> None:
-    statuses = [guarded.request(method, path, b"", CALLERS[who])[0] for who in ("no key", "infer", "manage")]
-    assert statuses[:2] == [401, 403]
-    assert statuses[2] in (204, 404, 405)
+def test_what_is_not_there_is_told_to_who_has_a_key(
+    guarded: NodeServer, method: str, path: str, status: int, allow: str | None
+) -> None:
+    assert guarded.request(method, path, b"", CALLERS["no key"])[0] == 401
+    answers = [guarded.request(method, path, b"", CALLERS[who]) for who in ("infer", "manage")]
+    assert [found for found, _, _ in answers] == [status, status]
+    (_, said, body), (_, routers, framework) = answers
+    assert (said.get("allow"), said["connection"]) == (allow, "close")
+    assert set((routers.get("allow") or allow or "").split(", ")) >= set((allow or "").split(", "))
+    for answer in (body, framework):
+        answer.pop("request_id", None)
+    assert body == framework
+
+
+def test_only_manage_reaches_the_router_with_what_the_table_lacks(guarded: NodeServer) -> None:
+    statuses = [guarded.request("OPTIONS", "/v1/models", b"", CALLERS[who])[0] for who in ("infer", "manage")]
+    assert statuses == [405, 204]
 
 
 @pytest.mark.parametrize(
@@ -257,6 +281,7 @@ def test_the_official_clients_send_keys(guarded: NodeServer) -> None:
             with pytest.raises(error) as refused:
                 client.chat.completions.create(**CHAT, stream=stream)  # type: ignore[call-overload]
             assert refused.value.code == "invalid_api_key"
+        client.close()
 
 
 def test_anthropics_clients_send_keys_in_both_their_ways(guarded: NodeServer) -> None:
@@ -295,6 +320,7 @@ def test_a_caller_over_its_share_is_429_in_each_shape_and_the_client_comes_back(
     client = openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=READER_SECRET, max_retries=2)
     assert client.chat.completions.create(**CHAT).choices  # type: ignore[call-overload]
     assert calls == 2
+    client.close()
 
 
 # ---- reload

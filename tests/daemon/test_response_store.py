@@ -15,6 +15,7 @@ from neuron.daemon.store import FILE, ResponseStore, Stored
 from neuron.engine.request import Generation
 from neuron.errors import ResponseStoreFailed
 from neuron.settings import Settings, resolve
+from tests.support.callers import OPERATOR_SECRET, READER_SECRET, RING, bearer
 from tests.support.fake_engine import Call, FakeEngine, Script, Think
 from tests.support.node_server import NodeServer, node_server
 
@@ -158,6 +159,24 @@ def test_a_folder_that_is_not_there_is_made_for_this_user_alone(tmp_path: Path) 
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_response_is_found_by_the_key_that_made_it_alone(tmp_path: Path) -> None:
+    settings = Settings(port=0, response_store=tmp_path)
+    with node_server(FakeEngine(), settings, keys=RING) as node:
+        for mine, others in ((READER_SECRET, OPERATOR_SECRET), (OPERATOR_SECRET, READER_SECRET)):
+            asked = {"model": "org/tiny", "input": "x"}
+            path = f"/v1/responses/{node.post('/v1/responses', asked, **bearer(mine))[2]['id']}"
+            for place in (path, f"{path}/input_items"):
+                status, _, body = node.get(place, **bearer(others))
+                assert (status, body["error"]["code"]) == (404, "response_not_found")
+            assert node.request("DELETE", path, b"", bearer(others))[0] == 404
+            goes_on = {**asked, "previous_response_id": path.rpartition("/")[2]}
+            status, _, body = node.post("/v1/responses", goes_on, **bearer(others))
+            assert (status, body["code"]) == (400, "previous_response_not_found")
+            assert node.get(path, **bearer(mine))[0] == 200
+            assert node.post("/v1/responses", goes_on, **bearer(mine))[0] == 200
+            assert node.request("DELETE", path, b"", bearer(mine))[0] == 200
+
+
 @pytest.mark.parametrize("path", ["/v1/responses/x", "/v1/responses/x/input_items"])
 def test_a_node_without_a_store_has_no_responses(path: str) -> None:
     with node_server(FakeEngine()) as node:
@@ -267,6 +286,24 @@ async def test_a_damaged_row_is_an_error_of_the_store(store: ResponseStore) -> N
     await store._do(lambda database: database.execute("UPDATE responses SET input = x'7b'").rowcount)
     with pytest.raises(ResponseStoreFailed):
         await store.get("a")
+
+
+async def test_a_file_of_the_first_version_is_read_and_is_no_keys(tmp_path: Path, clock: Clock) -> None:
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.execute(
+            "CREATE TABLE responses (id TEXT PRIMARY KEY, created_s REAL NOT NULL, n_bytes INTEGER NOT NULL,"
+            " response BLOB NOT NULL, input BLOB NOT NULL, earlier BLOB NOT NULL)"
+        )
+        database.execute(
+            "INSERT INTO responses VALUES ('old', ?, 9, x'7b7d', x'5b5d', x'5b5d')", (clock.now_s,)
+        )
+        database.execute("PRAGMA user_version = 1")
+    database.close()
+    for _ in range(2):
+        store = ResponseStore(tmp_path, max_bytes=20_000, max_age_s=DAY_S, clock=clock)
+        assert await store.get("old") is not None
+        assert await store.of("a-key").get("old") is None
+        await store.close()
 
 
 async def test_a_file_of_another_version_is_left_alone(tmp_path: Path, clock: Clock) -> None:

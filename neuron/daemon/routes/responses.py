@@ -13,10 +13,12 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from neuron.daemon import body, conversation, on_request, respond
+from neuron.daemon.access import CALLER
 from neuron.daemon.node import Node
 from neuron.daemon.projection import constraints, responses
 from neuron.daemon.projection.responses_stream import ResponsesAnswer
 from neuron.daemon.record import Record
+from neuron.daemon.store import OwnResponses
 from neuron.errors import InvalidValue, NeuronError, UnsupportedParameter
 from neuron.wire.responses import DeletedResponse, ResponsesRequest
 
@@ -42,7 +44,7 @@ async def _answer(
 ) -> ASGIResponse:
     """Project, submit, respond."""
     model = node.engine.model(wire.model)
-    about = await conversation.of(wire, node.responses)
+    about = await conversation.of(wire, _own(request, node))
     wanted = responses.generation(wire, about.items, record.request_id, model)
     keep = None if about.store is None else about.keep
     answer = ResponsesAnswer(wire, record.request_id, model.fingerprint if model else None, keep)
@@ -57,15 +59,21 @@ async def kept_response(
 ) -> ASGIResponse:
     """Show or forget a response; two routes of one path would each be the only one in ``Allow``."""
     if request.method == "DELETE":
-        return await _forget(response_id, node)
+        return await _forget(response_id, _own(request, node))
     if request.query_params.get("stream", "false") != "false":
         raise UnsupportedParameter("a kept response can't be streamed again", param="stream")
-    stored = await conversation.found(node.responses, response_id)
+    stored = await conversation.found(_own(request, node), response_id)
     return respond.json(stored.response)
 
 
-async def _forget(response_id: str, node: Node) -> ASGIResponse:
-    if node.responses is None or not await node.responses.delete(response_id):
+def _own(request: NodeRequest, node: Node) -> OwnResponses | None:
+    """The kept responses of who asks; whatever its scope, a key has no other's."""
+    owner = request.scope["state"][CALLER].name
+    return None if node.responses is None else node.responses.of(owner)
+
+
+async def _forget(response_id: str, kept: OwnResponses | None) -> ASGIResponse:
+    if kept is None or not await kept.delete(response_id):
         raise conversation.not_found(response_id)
     return respond.json(DeletedResponse(id=response_id))
 
@@ -79,7 +87,7 @@ async def input_items(
     limit, order = _limit(query), query.get("order", "desc")
     if order not in ORDERS:
         raise InvalidValue(f"order must be one of {', '.join(ORDERS)}", param="order")
-    stored = await conversation.found(node.responses, response_id)
+    stored = await conversation.found(_own(request, node), response_id)
     return respond.json(conversation.page(stored.input, after=query.get("after"), limit=limit, order=order))
 
 
