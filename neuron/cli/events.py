@@ -11,7 +11,7 @@ from neuron.cli.context import HostOption, node
 EXAMPLES = (
     "neuron events",
     "neuron events -f --host gpu1",
-    "neuron events --since 120 --json",
+    "neuron events --since 1 --json",
 )
 
 

@@ -51,7 +51,7 @@ TABLE: Mapping[type[e.NeuronError], Row] = {
     e.ExposedSecret: INTERNAL,
     e.ModelNotLoaded: Row(status=404),
     e.AlreadyLoaded: BAD_REQUEST,
-    e.LoadedDifferently: Row(status=409),
+    e.LoadedDifferently: BAD_REQUEST,
     e.UnknownHarness: BAD_REQUEST,
     e.HarnessNotEnabled: Row(status=503, type="api_error", should_retry=False),
     e.CudaUnavailable: Row(status=503, type="api_error", should_retry=False),

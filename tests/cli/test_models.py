@@ -75,7 +75,7 @@ def test_what_a_load_is_told_reaches_the_node(node: NodeServer) -> None:
     assert done.returncode == 0
     assert "memory is not checked" in done.stderr
     spec = node.engine.loads[-1][0]
-    assert (spec.ttl_s, spec.device, spec.force, spec.pinned) == (600.0, "cpu", True, False)
+    assert (spec.ttl_s, spec.device, spec.force, spec.pinned) == (600.0, "cpu", True, None)
     neuron("load", "org/b", "--pin", "--host", node.url)
     assert node.engine.loads[-1][0].pinned
     neuron("load", "org/c", "--ttl", "never", "--host", node.url)

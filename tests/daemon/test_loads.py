@@ -44,10 +44,10 @@ def test_a_repeated_load_says_what_it_changed(node: NodeServer) -> None:
     assert stream == b'data: {"status":"loaded","changed":["pin"]}\n\n'
 
 
-def test_a_load_that_can_not_be_taken_where_the_model_is_is_a_conflict(node: NodeServer) -> None:
+def test_a_load_that_can_not_be_taken_where_the_model_is_is_refused(node: NodeServer) -> None:
     node.engine.load_error = LoadedDifferently("model 'a/b' is in memory in float32", hint="unload it first")
     status, _, body = node.post("/models/load", {"model_id": "a/b", "dtype": "bfloat16"})
-    assert (status, body["code"], body["hint"]) == (409, "loaded_differently", "unload it first")
+    assert (status, body["code"], body["hint"]) == (400, "loaded_differently", "unload it first")
     assert "already loaded" not in body["error"]  # which gateways take for success
 
 

@@ -106,6 +106,7 @@ def test_models_lists_only_what_answers_or_will(node: NodeServer) -> None:
         "idle_s": None,
         "ttl_s": None,
         "pinned": False,
+        "alias_of": None,
         "sampling": {},
     }
     assert len(node.get("/models?all=true")[2]) == 4
