@@ -85,7 +85,7 @@ OWNERS = {
     "triton": {"model"},
     "typer": {"cli"},
     "uvicorn": {"daemon"},
-    "msgspec": {*ALLOWED} - {"model", "text", "engine"},
+    "msgspec": {*ALLOWED} - {"model", "engine"},
 }
 """Library -> who may import it. A library that is not here is none of the program's."""
 PLAIN_ENGINE = {

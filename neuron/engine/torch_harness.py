@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -56,24 +57,9 @@ class TorchHarness:
 
     def load(self, spec: LoadSpec, path: Path, report: Report) -> LoadedModel:
         """Load and warm up; blocking, for a thread of its own. Nothing stays behind when it raises."""
-        device, dtype = self._place(spec)
         files = open_files(path)
-        checkpoint = open_checkpoint(files)
-        arch = arch_config(checkpoint.config)
-        text = load_text(files, spec.tool_format)
-        if text.vocab_size > arch.vocab_size:
-            raise InvalidModelFile(
-                f"{path}: the tokenizer has {text.vocab_size} ids and the model {arch.vocab_size}"
-            )
-        pooling = read_pooling(files, is_encoder=isinstance(arch, EncoderConfig))
-        if spec.force:
-            event(log, "memory is not checked", level=logging.WARNING, id=spec.model_id, reason="force")
-        free = None if spec.force else self._free_bytes
-        weights = load_model(checkpoint, device=device, dtype=dtype, report=report, free=free)
-        report(Progress("warm up"))
-        warm_up(weights, self._settings.max_in_flight)
-        embedder = Embedder(weights, pooling, self._settings.prefill_chunk_tokens)
-        model = self._model(spec, embedder, text, sampling_defaults(files), prevailing_dtype(checkpoint))
+        with closing(open_checkpoint(files)) as checkpoint:
+            model = self._read(spec, files, checkpoint, path, report)
         model.worker.add_slot(model.slot)
         return model
 
@@ -116,6 +102,31 @@ class TorchHarness:
         """End the device threads."""
         for worker in self._workers.values():
             worker.stop()
+
+    def _read(
+        self,
+        spec: LoadSpec,
+        files: ModelFolder | GgufFile,
+        checkpoint: Checkpoint,
+        path: Path,
+        report: Report,
+    ) -> LoadedModel:
+        device, dtype = self._place(spec)
+        arch = arch_config(checkpoint.config)
+        text = load_text(files, spec.tool_format)
+        if text.vocab_size > arch.vocab_size:
+            raise InvalidModelFile(
+                f"{path}: the tokenizer has {text.vocab_size} ids and the model {arch.vocab_size}"
+            )
+        pooling = read_pooling(files, is_encoder=isinstance(arch, EncoderConfig))
+        if spec.force:
+            event(log, "memory is not checked", level=logging.WARNING, id=spec.model_id, reason="force")
+        free = None if spec.force else self._free_bytes
+        weights = load_model(checkpoint, device=device, dtype=dtype, report=report, free=free)
+        report(Progress("warm up"))
+        warm_up(weights, self._settings.max_in_flight)
+        embedder = Embedder(weights, pooling, self._settings.prefill_chunk_tokens)
+        return self._model(spec, embedder, text, sampling_defaults(files), prevailing_dtype(checkpoint))
 
     def _model(
         self, spec: LoadSpec, embedder: Embedder, text: TextModel, defaults: Sampling, quant: str

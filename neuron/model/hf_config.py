@@ -60,9 +60,9 @@ class HfConfig:
     def choice(self, key: str, allowed: Collection[str], default: Any = MISSING) -> str:
         """One of ``allowed``; anything else is an architecture that this build does not compute."""
         value = self._get(key, default)
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise UnsupportedArchitecture(
-                f"{self.where}: {key} is {value!r}, this build computes {', '.join(sorted(allowed))}"
+                f"{self.where}: {key} is {str(value)[:80]!r}, this build computes {', '.join(sorted(allowed))}"
             )
         return str(value)
 

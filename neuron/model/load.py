@@ -49,8 +49,14 @@ def open_files(path: Path) -> ModelFolder | GgufFile:
 
 
 def open_checkpoint(files: ModelFolder | GgufFile) -> Checkpoint:
-    """The weights in a model's files; reads headers only."""
-    return SafetensorsCheckpoint(files) if isinstance(files, ModelFolder) else GgufCheckpoint(files)
+    """The weights in a model's files; reads headers only. When it raises, the files are closed."""
+    if isinstance(files, ModelFolder):
+        return SafetensorsCheckpoint(files)
+    try:
+        return GgufCheckpoint(files)
+    except BaseException:
+        files.close()
+        raise
 
 
 def load_model(

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from neuron.errors import EmptyRepo, InvalidModelFile, UnsafeWeights, UnsupportedArchitecture, WeightsChanged
 from neuron.files import Headers, ModelFolder, open_regular
 from neuron.model.checkpoint import TensorInfo
+from neuron.safetensors_header import MAX_HEADER_BYTES
 
 MAX_TENSORS = 200_000
 MAX_SHARDS = 4096
@@ -22,6 +23,7 @@ NAME = re.compile(r"[\w.\-/]{1,512}")
 ELEMENT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 BUFFER_BYTES = {"I64": 8}
 """Numbered positions and such, which are listed so that the loader can drop them by name."""
+_FETCH_AGAIN = "fetch the model again: neuron pull MODEL"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -56,10 +58,11 @@ class SafetensorsCheckpoint:
     def read(self, name: str) -> torch.Tensor:
         """One tensor in memory of its own on the CPU, in the file's dtype."""
         path = self._shard_of[name]
+        shard, identity = self._opened[path]
         try:
-            tensor: torch.Tensor = self._opened[path][0].get_tensor(name)
+            tensor: torch.Tensor = shard.get_tensor(name)
         except (SafetensorError, OSError) as e:
-            self._check_unchanged(path)
+            _check_unchanged(path, identity)
             raise InvalidModelFile(f"{path}: tensor {name} can't be read: {e}") from e
         return tensor
 
@@ -68,23 +71,23 @@ class SafetensorsCheckpoint:
         return self.read(name).view(torch.uint8)
 
     def close(self) -> None:
-        """Close the files. Raises `WeightsChanged` if one changed while it was read."""
+        """Close the files; a second call does nothing. Raises `WeightsChanged` if one changed while it was read."""
         self._files.close()
-        for path in self._opened:
-            self._check_unchanged(path)
+        opened, self._opened = self._opened, {}
+        for path, (_, identity) in opened.items():
+            _check_unchanged(path, identity)
 
     def _open(self, path: Path) -> None:
         fd = open_regular(path)
         self._files.callback(os.close, fd)
         identity = _identity(os.fstat(fd))
         try:
+            _check_header_size(path, fd)
             # The path is opened a second time by the library; the identity check at the end covers a swap between.
             shard = self._files.enter_context(safe_open(path, framework="pt", backend="pread"))
             names = list(shard.keys())
         except (SafetensorError, OSError) as e:
-            raise InvalidModelFile(
-                f"{path}: not a whole safetensors file: {e}", hint="fetch the model again: neuron pull MODEL"
-            ) from e
+            raise InvalidModelFile(f"{path}: not a whole safetensors file: {e}", hint=_FETCH_AGAIN) from e
         self._opened[path] = (shard, identity)
         if len(self.tensors) + len(names) > MAX_TENSORS:
             raise InvalidModelFile(f"{path}: more than {MAX_TENSORS} tensors")
@@ -94,14 +97,6 @@ class SafetensorsCheckpoint:
             if name in self._shard_of:
                 raise InvalidModelFile(f"{path}: tensor {name} is also in {self._shard_of[name].name}")
             self._shard_of[name] = path
-
-    def _check_unchanged(self, path: Path) -> None:
-        try:
-            now = _identity(path.stat())
-        except OSError:
-            now = None
-        if now != self._opened[path][1]:
-            raise WeightsChanged(f"{path}: changed while it was read", hint="load the model again")
 
 
 class HeadersCheckpoint:
@@ -167,21 +162,41 @@ def _indexed(folder: Path, index: dict[str, Any]) -> list[Path]:
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InvalidModelFile(f"{folder}/model.safetensors.index.json: weight_map is missing")
-    names = set(weight_map.values())
-    for name in names:
+    for name in weight_map.values():
         if not isinstance(name, str) or not NAME.fullmatch(name) or "/" in name or ".." in name:
             raise InvalidModelFile(
                 f"{folder}/model.safetensors.index.json: {str(name)[:80]!r} is no file name"
             )
+    names = set(weight_map.values())
     if len(names) > MAX_SHARDS:
         raise InvalidModelFile(f"{folder}/model.safetensors.index.json: more than {MAX_SHARDS} files")
     missing = sorted(name for name in names if not (folder / name).exists())
     if missing:
         raise InvalidModelFile(
             f"{folder}: {len(missing)} of {len(names)} weight files are missing: {', '.join(missing[:10])}",
-            hint="fetch the model again: neuron pull MODEL",
+            hint=_FETCH_AGAIN,
         )
     return [folder / name for name in sorted(names)]
+
+
+def _check_header_size(path: Path, fd: int) -> None:
+    """Refuse a header that would take long, and ten times its size, to be parsed."""
+    n_bytes = int.from_bytes(os.pread(fd, 8, 0), "little")
+    if n_bytes > MAX_HEADER_BYTES:
+        raise InvalidModelFile(
+            f"{path}: not a whole safetensors file: a header of {n_bytes} bytes, this build reads at most "
+            f"{MAX_HEADER_BYTES}",
+            hint=_FETCH_AGAIN,
+        )
+
+
+def _check_unchanged(path: Path, identity: _Identity) -> None:
+    try:
+        now = _identity(path.stat())
+    except OSError:
+        now = None
+    if now != identity:
+        raise WeightsChanged(f"{path}: changed while it was read", hint="load the model again")
 
 
 def _identity(s: os.stat_result) -> _Identity:

@@ -73,11 +73,16 @@ def remove(text: str) -> Removed:
     """
     found = fetch.recorded(text)
     root = Path(found.root)
-    freed = _remove_package(root) if root.is_relative_to(cache_dir() / "pypi") else _remove_snapshot(root)
+    freed = _remove_package(root) if _is_package(root) else _remove_snapshot(root)
     for path, other in manifest.all_recorded():
         if other.root == found.root:
             path.unlink(missing_ok=True)
     return Removed(model=found.source.removesuffix("@"), path=found.root, freed_bytes=freed)
+
+
+def _is_package(root: Path) -> bool:
+    """Whether it is ``pypi/NAME/VERSION`` of the cache, wherever links and ``..`` in it lead."""
+    return root.resolve().parents[1:2] == ((cache_dir() / "pypi").resolve(),)
 
 
 def _remove_package(root: Path) -> int:

@@ -90,23 +90,24 @@ def all_recorded() -> list[tuple[Path, Manifest]]:
 
 
 def _read(path: Path) -> Manifest | None:
+    """What the file says; None where it is damaged, or names anything outside its own root."""
     try:
-        return msgspec.json.decode(read_bounded(path), type=Manifest)
-    except (InvalidModelFile, msgspec.DecodeError):
+        manifest = msgspec.json.decode(read_bounded(path), type=Manifest)
+    except (InvalidModelFile, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    names = [manifest.entry, *(file.name for file in manifest.files)]
+    return manifest if all(map(_lies_below, names)) else None
+
+
+def _lies_below(name: str) -> bool:
+    """Whether a path leads nowhere but below the folder that it is taken in."""
+    return name != "" and not name.startswith("/") and ".." not in name.split("/") and "\0" not in name
 
 
 def sources() -> list[str]:
     """References of all that was fetched, whole or not any more."""
-    found = []
-    for path in sorted((cache_dir() / "manifests").glob("*.json")):
-        try:
-            source = msgspec.json.decode(read_bounded(path), type=Manifest).source
-        except (InvalidModelFile, msgspec.DecodeError, OSError):
-            continue
-        said = source.removesuffix("@")
-        found.append(said.replace("@", "==") if said.startswith("pypi:") else said)
-    return found
+    said = [manifest.source.removesuffix("@") for _, manifest in all_recorded()]
+    return [one.replace("@", "==") if one.startswith("pypi:") else one for one in said]
 
 
 def record(reference: Reference, *, revision: str, root: Path, entry: str, files: Iterable[File]) -> Manifest:

@@ -14,10 +14,18 @@ import tokenizers
 
 from neuron.errors import InvalidModelFile, InvalidValue, NeuronError
 from neuron.files import read_bounded
+from neuron.text import tokenizer_rules
+from neuron.text.deadline import Places, within
+from neuron.text.tokenizer_rules import Growth
 
 MAX_TOKENS_PER_BYTE = 16
 """A tokenizer that makes more than this out of plain text is a bomb."""
-_SMOKE_TEXTS = ("a", " \n", "é1", "The quick brown fox, 3.14 — naïve 日本語 🙂\t{}\n" * 20)
+MAX_NORMALIZED_BYTES = 256 << 20
+"""Of a text after the rules that come before the vocabulary."""
+SMOKE_S = 20.0
+"""For the trial of a tokenizer; a good one takes milliseconds."""
+_SMOKE_PLACES = Places(2)
+_SMOKE_TEXTS = ("a", " \n", "é1", "a" * 1000, "The quick brown fox, 3.14 — naïve 日本語 🙂\t{}\n" * 20)
 _PASS = (NeuronError, KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, MemoryError)
 
 
@@ -45,37 +53,50 @@ class Tokenizer:
     """A vocabulary with its rules: text to ids and back.
 
     Args:
-        inner: the library's tokenizer; padding and truncation in it are switched off, since they would change
-            prompts silently (or, with a length of 5e8, end the process).
+        inner: the library's tokenizer; padding, truncation and dropout in it are switched off, since they would
+            change prompts silently (or, with a length of 5e8, end the process).
         name: what errors call it: the file.
         vocab_limit: rows of the model's embedding; an id at or above it is refused. None: not known.
+        growth: what its rules may make of a text.
 
     Raises:
         InvalidModelFile: it can't encode plain text.
     """
 
     def __init__(
-        self, inner: tokenizers.Tokenizer, *, name: str = "tokenizer", vocab_limit: int | None = None
+        self,
+        inner: tokenizers.Tokenizer,
+        *,
+        name: str = "tokenizer",
+        vocab_limit: int | None = None,
+        growth: Growth = Growth(),  # noqa: B008 - a tuple
     ) -> None:
         inner.no_padding()
         inner.no_truncation()
+        if getattr(inner.model, "dropout", None) is not None:
+            inner.model.dropout = None
         self.inner = inner
         self.name = name
         self.vocab_limit = vocab_limit
-        self._smoke()
+        self._growth = growth
+        late = InvalidModelFile(f"{name}: takes longer than {SMOKE_S:g} s for a few lines of plain text")
+        within(SMOKE_S, self._smoke, f"{name}: the trial", late=late, places=_SMOKE_PLACES)
 
     @classmethod
     def from_file(cls, path: Path, *, vocab_limit: int | None = None) -> Tokenizer:
         """Read a ``tokenizer.json``. Raises `InvalidModelFile`."""
-        return cls(parse(read_bounded(path), str(path)), name=str(path), vocab_limit=vocab_limit)
+        data, name = read_bounded(path), str(path)
+        growth = tokenizer_rules.check(data, name)
+        return cls(parse(data, name), name=name, vocab_limit=vocab_limit, growth=growth)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Ids of ``text``; control tokens that it spells become the tokens. Releases the GIL.
 
         Raises:
-            InvalidValue: the library can't take this text.
+            InvalidValue: the library can't take this text, or its rules might blow it up.
             InvalidModelFile: an id outside the model's vocabulary.
         """
+        self._check_growth(text)
         with contained(self._refusal):
             # `encode` would hold the GIL throughout, 0.8 s for a megabyte.
             encoding = self.inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0]
@@ -83,6 +104,7 @@ class Tokenizer:
 
     def encode_spans(self, text: str) -> list[tuple[int, int, int]]:
         """(id, start, end) for every token of ``text``, in characters; without the tokens a template adds."""
+        self._check_growth(text)
         with contained(self._refusal):
             encoding = self.inner.encode_batch([text], add_special_tokens=False)[0]
         return [(i, *span) for i, span in zip(encoding.ids, encoding.offsets, strict=True)]
@@ -96,6 +118,7 @@ class Tokenizer:
         """``text`` as the tokenizer's normalizer rewrites it."""
         if self.inner.normalizer is None:
             return text
+        self._check_growth(text)
         with contained(self._refusal):
             return str(self.inner.normalizer.normalize_str(text))
 
@@ -146,6 +169,13 @@ class Tokenizer:
     def _refusal(self, why: str) -> NeuronError:
         return InvalidValue(f"the tokenizer refused the text: {why}", param="messages")
 
+    def _check_growth(self, text: str) -> None:
+        """Refuse a text before the library takes the memory that it may need for it."""
+        if len(text) * 4 * self._growth.factor <= MAX_NORMALIZED_BYTES:  # without counting its bytes
+            return
+        if _utf8_bytes(text) * self._growth.factor > MAX_NORMALIZED_BYTES:
+            raise self._refusal(f"its rules may make {self._growth.factor} bytes of each of so many")
+
     def _checked(self, ids: list[int]) -> list[int]:
         if self.vocab_limit is not None and ids and (top := max(ids)) >= self.vocab_limit:
             raise InvalidModelFile(
@@ -159,6 +189,8 @@ class Tokenizer:
         for text in _SMOKE_TEXTS:
             with contained(lambda why: InvalidModelFile(f"{self.name}: can't encode plain text: {why}")):
                 n_tokens = len(self.inner.encode_batch_fast([text])[0].ids)
+            if n_tokens == 0 and text.strip():
+                raise InvalidModelFile(f"{self.name}: makes nothing of plain text")
             if n_tokens > MAX_TOKENS_PER_BYTE * (_utf8_bytes(text) + 1):
                 raise InvalidModelFile(
                     f"{self.name}: makes {n_tokens} tokens of {_utf8_bytes(text)} bytes of plain text"

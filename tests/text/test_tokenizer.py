@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from neuron.errors import InvalidModelFile, InvalidValue
+from neuron.text import tokenizer_rules
 from neuron.text.tokenizer import Tokenizer, contained
 from tests.support import tokenizers as kinds
 
@@ -62,6 +65,49 @@ def test_an_id_that_the_model_does_not_have_is_refused() -> None:
     tokenizer.encode("~")
     with pytest.raises(InvalidModelFile, match="300"):
         tokenizer.encode("<|im_start|>")
+
+
+def replace_rule(find: dict[str, str], by: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": find, "content": by}
+
+
+def row(name: str, *rules: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", name: list(rules)}
+
+
+TABLE = base64.b64encode(struct.pack("<I", 8) + bytes(8) + "ﷺ".encode() * 6 + b"\0" + b"x\0").decode()
+REAL_RULES: list[dict[str, Any]] = [
+    {},
+    {
+        "normalizer": row(
+            "normalizers", {"type": "Prepend", "prepend": "▁"}, replace_rule({"String": " "}, "▁")
+        )
+    },
+    {"normalizer": {"type": "BertNormalizer"}, "pre_tokenizer": {"type": "BertPreTokenizer"}},
+    {
+        "normalizer": row(
+            "normalizers",
+            replace_rule({"String": "``"}, '"'),
+            {"type": "NFKD"},
+            {"type": "StripAccents"},
+            {"type": "Lowercase"},
+            {"type": "Precompiled", "precompiled_charsmap": TABLE},
+            replace_rule({"Regex": " {2,}"}, " "),
+        ),
+        "pre_tokenizer": {"type": "Whitespace"},
+    },
+    {"pre_tokenizer": row("pretokenizers", {"type": "Split"}, {"type": "ByteLevel"})},
+    {
+        "decoder": row(
+            "decoders",
+            replace_rule({"String": "▁"}, " "),
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+            {"type": "Strip"},
+        )
+    },
+]
+"""As Llama 2, BERT, ALBERT, Llama 3 and Gemma have them."""
 
 
 def bad_template(spec: dict[str, Any]) -> None:
@@ -116,3 +162,27 @@ def test_no_token_stands_for_more_bytes_than_is_said() -> None:
         tokenizer = Tokenizer(build())
         longest = max(len(tokenizer.decode([i]).encode()) for i in range(tokenizer.vocab_size))
         assert longest <= tokenizer.max_token_bytes
+
+
+def test_a_text_that_the_rules_might_blow_up_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    rule = {"type": "Replace", "pattern": {"String": "Q"}, "content": "x" * 1000}
+    tokenizer = Tokenizer.from_file(save(tmp_path, lambda spec: spec.update(normalizer=rule)))
+    assert len(tokenizer.encode("Q")) > 10
+    for use in (tokenizer.encode, tokenizer.encode_spans, tokenizer.normalize):
+        with pytest.raises(InvalidValue, match="may make 4000 bytes"):
+            use("Q" * 100_000)
+
+
+@pytest.mark.parametrize("rules", REAL_RULES)
+def test_rules_that_real_tokenizers_have_are_let_through(tmp_path: Path, rules: dict[str, Any]) -> None:
+    data = json.dumps(rules).encode()
+    assert 1 <= tokenizer_rules.check(data, "x").factor <= 1500
+
+
+def test_chance_is_taken_out_of_a_vocabulary(tmp_path: Path) -> None:
+    path = save(tmp_path, lambda spec: spec["model"].update(dropout=0.9))
+    text = "Hello world, the quick brown fox jumps"
+    tokenizer = Tokenizer.from_file(path)
+    assert {tuple(tokenizer.encode(text)) for _ in range(20)} == {
+        tuple(Tokenizer(kinds.byte_level()).encode(text))
+    }

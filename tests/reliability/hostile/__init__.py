@@ -1,0 +1,1 @@
+"""Named hostile model files, as data: what is spoilt in a good model, and what must be said of it."""
