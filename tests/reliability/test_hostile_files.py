@@ -8,12 +8,13 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.reliability.conftest import Scorecard
 from tests.reliability.hostile import configs, ggufs, templates, tokenizers, weights
 from tests.reliability.hostile.case import SENTINEL, Case, Cases
 from tests.support.gguf_files import write_gguf
@@ -126,7 +127,7 @@ def test_failed_loads_leave_no_file_open_and_no_memory(running: NodeProcess, roo
     write_gguf(folder / "no-vocabulary.gguf", folder)
     for path in (folder, folder / "no-vocabulary.gguf"):
         refuse(running, path, 5)
-        open_before, before_mb = open_files(running), running.rss_mb()
+        open_before, before_mb = open_files(running, root), running.rss_mb()
         refuse(running, path, 30)
         assert open_files(running, root) == open_before
         assert running.rss_mb() <= before_mb * 1.05
@@ -148,7 +149,7 @@ def open_files(running: NodeProcess, root: Path) -> list[str]:
 
 
 def test_there_are_at_least_150_and_the_node_has_lost_nothing(
-    running: NodeProcess, golden: str, scorecard: Callable[[int, str, str, str], None]
+    running: NodeProcess, golden: str, scorecard: Scorecard
 ) -> None:
     log = [line for line in running.log if "Traceback" in line]
     assert not log
@@ -159,4 +160,4 @@ def test_there_are_at_least_150_and_the_node_has_lost_nothing(
     assert (len(CASES) >= 150, len(injections) >= 9, len(bombs) >= 10) == (True, True, True)
     if refusals["named"] == len(CASES):
         figure = f"{len(CASES)} named: {refusals['refused']} refused by name, {refusals['loaded']} harmless"
-        scorecard(31, figure, ">= 150 named, 0 crashes, 0 answers of 5xx, memory < 2 x file", "met")
+        scorecard(31, figure, ">= 150 named, 0 crashes, 0 answers of 5xx, memory < 2 x file", True)
