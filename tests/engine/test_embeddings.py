@@ -290,6 +290,7 @@ async def test_a_request_waits_for_a_place_and_not_for_ever(tiny: tuple[Path, An
             await engine.embed("tiny", ids(3))
         with pytest.raises(QueueFull, match="waited"):
             await waiting
+    await until(lambda: in_use(engine, "tiny") == (0, 0))
     assert await engine.embed("tiny", ids(3))
     await until(lambda: in_use(engine, "tiny") == (0, 0))
     await engine.close()
