@@ -114,6 +114,12 @@ class ExposedSecret(NeuronError):
     code = "exposed_secret"
 
 
+class KeyNotFound(NeuronError):
+    """No key in the file has this name."""
+
+    code = "key_not_found"
+
+
 # ---- models --------------------------------------------------------------------------------------------------
 
 

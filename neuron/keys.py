@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import hashlib
 import hmac
 import re
@@ -15,7 +16,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from neuron.errors import ConfigError, ExposedSecret, UsageError
+from neuron.errors import ConfigError, ExposedSecret, KeyNotFound, UsageError
 from neuron.secret_file import GROUP_AND_OTHERS, OTHERS, is_there, read_secret
 from neuron.settings import Settings, state_dir
 from neuron.toml_file import tables
@@ -85,12 +86,18 @@ class Keyring:
         return Keyring((*self.keys, key))
 
     def without(self, name: str, path: Path) -> Keyring:
-        """All but the one of this name. Raises `UsageError` where ``path``, which they are from, has none."""
+        """All but the one of this name. Raises `KeyNotFound` where ``path``, which they are from, has none."""
         left = tuple(key for key in self.keys if key.name != name)
         if left == self.keys:
-            names = ", ".join(key.name for key in self.keys) or "none"
-            raise UsageError(f"there is no key named {name!r} in {path}", hint=f"there are: {names}")
+            raise KeyNotFound(f"there is no key named {name!r} in {path}", hint=self._instead(name))
         return Keyring(left)
+
+    def _instead(self, name: str) -> str:
+        names = [key.name for key in self.keys]
+        if not names:
+            return "it holds no key; --file names another file"
+        near = difflib.get_close_matches(name, names, n=1)
+        return f"did you mean {near[0]}?" if near else f"the keys there are {', '.join(names)}"
 
 
 class _Table(msgspec.Struct, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from neuron import keys
-from neuron.errors import ConfigError, ExposedSecret, UsageError
+from neuron.errors import ConfigError, ExposedSecret, KeyNotFound, UsageError
 from neuron.key_file import change
 from neuron.keys import Keyring, Scope
 from tests.support.callers import OPERATOR, OPERATOR_SECRET, READER, READER_SECRET, RING
@@ -213,8 +213,15 @@ def test_a_file_without_keys_is_no_open_door(tmp_path: Path) -> None:
 def test_names_are_taken_once_and_must_be_there_to_go(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is a key named 'reader'"):
         RING.with_key(READER)
-    with pytest.raises(UsageError, match="no key named 'nobody'"):
+    with pytest.raises(KeyNotFound, match="no key named 'nobody'") as refused:
         RING.without("nobody", tmp_path)
+    assert refused.value.hint == f"the keys there are {', '.join(key.name for key in RING.keys)}"
+    with pytest.raises(KeyNotFound) as refused:
+        RING.without("raeder", tmp_path)
+    assert refused.value.hint == "did you mean reader?"
+    with pytest.raises(KeyNotFound) as refused:
+        Keyring(()).without("nobody", tmp_path)
+    assert refused.value.hint == "it holds no key; --file names another file"
 
 
 # ---- the commands
@@ -260,7 +267,7 @@ def test_keys_are_made_listed_and_revoked_as_json_too(tmp_path: Path) -> None:
         (["add", "anonymous"], 64, "no key can be named"),
         (["add", "a", "--scope", "all"], 64, "--scope"),
         (["add", "a", "--max-in-flight", "0"], 64, "--max-in-flight"),
-        (["revoke", "nobody"], 64, "no key named 'nobody'"),
+        (["revoke", "nobody"], 1, "no key named 'nobody'"),
         (["list", "--file", "/nonexistent/keys.toml"], 78, "No such file"),
         (["add", "a", "--file", "/dev/null/keys.toml"], 78, "Not a directory"),
         (["frob"], 64, "frob"),

@@ -12,7 +12,7 @@ import typer
 
 from neuron.cli import completing
 from neuron.cli.context import HostOption, JsonOption
-from neuron.errors import UsageError
+from neuron.errors import ModelNotLoaded, UsageError
 
 if TYPE_CHECKING:
     from neuron.bench.answer import Server
@@ -133,7 +133,7 @@ def _only_model(server: Server) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise UsageError(f"{server.url} serves no model", hint="load one first: neuron load MODEL")
+        raise ModelNotLoaded(f"{server.url} serves no model", hint="load one first: neuron load MODEL")
     said = f"serves {len(found)} models: {', '.join(found)}"
     raise UsageError(f"{server.url} {said}", hint="name one: neuron bench MODEL")
 

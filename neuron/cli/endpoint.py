@@ -10,7 +10,7 @@ import typer
 
 from neuron.cli import completing
 from neuron.cli.context import HostOption, JsonOption, node
-from neuron.errors import UsageError
+from neuron.errors import ModelNotLoaded, UsageError
 
 if TYPE_CHECKING:
     from neuron.client import NodeClient
@@ -71,10 +71,11 @@ def _chosen(asked: str | None, answering: list[str], url: str) -> str:
         return answering[0]
     if asked is not None and asked in answering:
         return asked
-    there = f"it has {', '.join(answering)}" if answering else "it has none"
-    wanted = "name a model" if asked is None else f"no model {asked!r} answers"
-    hint = "neuron endpoint MODEL" if answering else "neuron load MODEL loads one"
-    raise UsageError(f"{url}: {wanted}; {there}", hint=hint)
+    if asked is None and answering:
+        raise UsageError(f"{url}: name a model; it has {', '.join(answering)}", hint="neuron endpoint MODEL")
+    wanted = "no model answers" if asked is None else f"no model {asked!r} answers"
+    there = f"; it has {', '.join(answering)}" if answering else ""
+    raise ModelNotLoaded(f"{url}: {wanted}{there}", hint=f"neuron load {asked or 'MODEL'} loads one")
 
 
 def _base_url(client: NodeClient, model: str) -> str:

@@ -26,7 +26,7 @@ class Exit(IntEnum):
 
 MEANINGS: dict[Exit, str] = {
     Exit.OK: "done",
-    Exit.FAILURE: "the operation failed; the message says why",
+    Exit.FAILURE: "the operation failed, or there is no such thing; the message says which",
     Exit.CRITICAL: "of neuron health --check: critical; 0 is well, 1 a warning",
     Exit.USAGE: "the command line can't be taken as it stands",
     Exit.UNAVAILABLE: "nobody answers: no node, or no source of a model",
@@ -54,6 +54,7 @@ EXITS: dict[type[e.NeuronError], Exit] = {
     e.UsageError: Exit.USAGE,
     e.ConfigError: Exit.CONFIG,
     e.ExposedSecret: Exit.PERMISSION,
+    e.KeyNotFound: Exit.FAILURE,
     e.ModelNotLoaded: Exit.FAILURE,
     e.AlreadyLoaded: Exit.OK,
     e.LoadedDifferently: Exit.FAILURE,

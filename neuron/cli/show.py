@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neuron.cli import completing
 from neuron.cli.context import JsonOption, ModelArgument, node
-from neuron.errors import UsageError
+from neuron.errors import TemplateRenderFailed, UsageError
 
 if TYPE_CHECKING:
     from neuron.wire.node import ModelDescription
@@ -61,10 +62,17 @@ def run(
 def _local(model: str, hash: bool) -> ModelDescription:
     import msgspec
 
+    from neuron.errors import NotFetched
     from neuron.sources import describe
     from neuron.wire.node import ModelDescription
 
-    return msgspec.convert(describe.local(model, hashes=hash), ModelDescription, from_attributes=True)
+    try:
+        found = describe.local(model, hashes=hash)
+    except NotFetched as e:
+        if Path(model).exists():
+            e.hint = f"a path begins with ./, also one of this folder: neuron show ./{model}"
+        raise
+    return msgspec.convert(found, ModelDescription, from_attributes=True)
 
 
 def _remote(host: str, model: str, hash: bool) -> ModelDescription:
@@ -78,7 +86,7 @@ def _show_template(found: ModelDescription) -> None:
     from neuron.cli.terminal_text import clean
 
     if found.chat_template is None:
-        raise UsageError(f"{found.model} has no chat template", hint="it takes plain prompts")
+        raise TemplateRenderFailed(f"{found.model} has no chat template", hint="it takes plain prompts")
     print(clean(found.chat_template))
 
 

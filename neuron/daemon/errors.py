@@ -47,6 +47,7 @@ TABLE: Mapping[type[e.NeuronError], Row] = {
     e.InsufficientScope: Row(status=403),
     e.InvalidReference: BAD_REQUEST,
     e.UsageError: INTERNAL,
+    e.KeyNotFound: INTERNAL,
     e.ConfigError: INTERNAL,
     e.ExposedSecret: INTERNAL,
     e.ModelNotLoaded: Row(status=404),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuron.errors import NotFetched
 from neuron.files import ModelFolder
 from neuron.gguf import GgufFile
 from neuron.safetensors_header import read_header
@@ -79,10 +78,7 @@ def local(text: str, *, hashes: bool = False) -> Description:
         PreflightError, InvalidModelFile: its files can't be read.
     """
     if not fetch.is_cached(text):
-        raise NotFetched(
-            f"{text}: was not fetched to this machine",
-            hint=f"fetch it: neuron pull {text}; or look at a node's: --host",
-        )
+        raise fetch.not_fetched(text, hint=f"fetch it: neuron pull {text}; or look at a node's: --host")
     path = fetch.fetch(text)
     found = fetch.recorded(text) if fetch.was_fetched(text) else None
     return describe(path, text, found, hashes=hashes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from neuron.errors import NeuronError, NotFetched, RepoFetchFailed
 from neuron.progress import Progress, Report, ignore
 from neuron.sources import manifest, reference
-from neuron.sources.aliases import alternatives
+from neuron.sources.aliases import ALIASES, alternatives
 from neuron.sources.hub import fetch_repo
 from neuron.sources.local import check_model_root, fetch_path
 from neuron.sources.package_index import fetch_package
@@ -63,19 +64,29 @@ def verify(text: str, report: Report = ignore) -> manifest.Manifest:
 
 def recorded(text: str) -> manifest.Manifest:
     """What was written down of a model that was fetched. Raises `NotFetched`."""
-    for candidate in _references(text):
-        if candidate.scheme != "path" and (found := manifest.recorded(candidate)):
-            return found
-    raise NotFetched(f"{text}: was not fetched to this machine", hint=f"fetch it: neuron pull {text}")
+    found = _recorded(text)
+    if found is None:
+        raise not_fetched(text)
+    return found
 
 
 def was_fetched(text: str) -> bool:
     """Whether `recorded` knows it."""
-    try:
-        recorded(text)
-    except NotFetched:
-        return False
-    return True
+    return _recorded(text) is not None
+
+
+def not_fetched(text: str, hint: str = "neuron models --cached lists what was fetched") -> NotFetched:
+    """The error of a model that is not here; the nearest one that is goes before ``hint``."""
+    here = [*manifest.sources(), *filter(was_fetched, ALIASES)]
+    near = [] if text in ALIASES else difflib.get_close_matches(text, here, n=1)
+    return NotFetched(
+        f"{text}: was not fetched to this machine", hint=f"did you mean {near[0]}?" if near else hint
+    )
+
+
+def _recorded(text: str) -> manifest.Manifest | None:
+    hubs = (candidate for candidate in _references(text) if candidate.scheme != "path")
+    return next(filter(None, map(manifest.recorded, hubs)), None)
 
 
 def resolve_over_http(text: str, model_roots: Iterable[Path]) -> Reference:

@@ -192,7 +192,8 @@ def test_an_endpoint_takes_the_key_of_a_named_node_from_where_it_lies(
 
 def test_an_endpoint_of_a_model_that_does_not_answer_is_refused(node: NodeServer) -> None:
     done = neuron("endpoint", "org/none", "--host", node.url)
-    assert (done.returncode, done.stdout) == (64, "")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "hint: neuron load org/none loads one" in done.stderr
     evil = "org/$(touch x)'"
     node.engine.models = {evil: node.engine.loaded(evil)}
     exported = neuron("endpoint", "--export", "--host", node.url).stdout
@@ -200,6 +201,33 @@ def test_an_endpoint_of_a_model_that_does_not_answer_is_refused(node: NodeServer
 
 
 # ---- what lies on this machine
+
+
+def test_a_file_of_this_folder_is_told_from_a_model_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "c.pem").touch()
+    done = neuron("show", "c.pem", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "hint: a path begins with ./, also one of this folder: neuron show ./c.pem" in done.stderr
+    assert "neuron pull nosuch" in neuron("show", "nosuch", cwd=tmp_path).stderr
+
+
+NO_SUCH = (
+    "show nosuch",
+    "rm nosuch",
+    "keys revoke nosuch",
+    "unload nosuch",
+    "explain nosuch",
+    "endpoint nosuch",
+    "bench nosuch --requests 1 --concurrency 1",
+)
+
+
+@pytest.mark.parametrize("command", NO_SUCH)
+def test_what_is_not_there_is_exit_1_in_every_command(command: str, node: NodeServer, tmp_path: Path) -> None:
+    env = {"NEURON_HOST": node.url, "NEURON_CACHE": str(tmp_path), "NEURON_STATE": str(tmp_path / "state")}
+    done = neuron(*command.split(), env=env)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nosuch" in done.stderr
 
 
 def test_a_folder_is_shown_with_its_files_and_hashes(folder: Path) -> None:
@@ -264,12 +292,16 @@ def test_a_fetched_model_is_listed_verified_and_removed(fetched: dict[str, str])
     assert json.loads(neuron("show", "pypi:tiny", "--json", env=fetched).stdout)["source"] == "pypi:tiny"
     done = neuron("pull", "pypi:tiny", "--verify", "--json", env=fetched)
     assert (done.returncode, json.loads(done.stdout)["verified"]) == (0, True)
+    for command in ("rm", "show"):
+        done = neuron(command, "pypi:tniy", env=fetched)
+        assert (done.returncode, "did you mean pypi:tiny?" in done.stderr) == (1, True)
     root = Path(listed[0]["path"])
     done = neuron("rm", "pypi:tiny", "--json", env=fetched)
     assert json.loads(done.stdout)["freed_bytes"] == listed[0]["size_bytes"]
     assert not root.exists()
     done = neuron("rm", "pypi:tiny", env=fetched)
     assert (done.returncode, done.stdout) == (1, "")
+    assert "hint: neuron models --cached lists what was fetched" in done.stderr
     assert neuron("models", "--cached", "--json", env=fetched).stdout == "[]\n"
 
 
