@@ -12,6 +12,7 @@ from neuron.engine.sampling import Sampler, draw
 from neuron.engine.sequence import Output, RawLogprobs, Sequence
 from neuron.errors import DeviceFault, InsufficientCache, NeuronError, NumericalError
 from neuron.model.decoder import Decoder
+from neuron.model.native import best_ids
 
 Plan = list[tuple[Sequence, list[int]]]
 
@@ -72,11 +73,10 @@ def _compute(decoder: Decoder, plan: Plan) -> list[Output]:
 
 def _sample(sequences: list[Sequence], logits: Tensor, decoder: Decoder) -> list[Output]:
     """An `Output` for each row of logits [R, V], and for each answer that starts from a row's prompt."""
-    best = logits.max(dim=-1)  # NaN in a row makes its maximum NaN
-    finite, greedy = torch.stack((best.values.isfinite().long(), best.indices)).tolist()
+    greedy = best_ids(logits)
     outputs, rows = [], []
     for row, sequence in enumerate(sequences):
-        if not finite[row]:
+        if greedy[row] < 0:
             outputs.append(Output(sequence, is_end=True, error=_not_finite()))
             continue
         followers, sequence.followers = sequence.followers, []

@@ -22,6 +22,11 @@ from neuron.model.decoder import Decoder
 
 log = logging.getLogger("neuron.engine")
 
+PACE_S = 0.008
+"""Least time between two deliveries of tokens. Who reads does not notice, and the event loop, which shares the
+processor's cores with the kernels, has a fraction of the work.
+"""
+
 Deliver = Callable[[list[Output]], None]
 Job = Callable[[], None]
 
@@ -57,6 +62,8 @@ class Worker:
         self._n_threads = n_threads
         self._slots: list[Slot] = []
         self._stopping = False
+        self._held: list[Output] = []
+        self._delivered_s = 0.0
         self.busy_since_s: float | None = None
         """`time.monotonic` of the begin of the step that is running, None between steps."""
         self._thread = threading.Thread(target=self._run, name=f"device-{name}", daemon=True)
@@ -124,11 +131,11 @@ class Worker:
         try:
             begin(sequence, slot.decoder)
         except NeuronError as e:
-            self._deliver([self._ended(slot, Output(sequence, is_end=True, error=e))])
+            self._say([self._ended(slot, Output(sequence, is_end=True, error=e))])
             return
         _reuse(slot, sequence)
         slot.scheduler.running.append(sequence)
-        self._deliver([Output(sequence)])
+        self._say([Output(sequence)])
 
     def _end_cancelled(self, slot: Slot) -> None:
         gone = [s for s in slot.scheduler.running if s.cancelled]
@@ -140,6 +147,8 @@ class Worker:
         if not plan or slot.decoder is None:
             return
         self.busy_since_s = time.monotonic()
+        if any(len(ids) > 1 for _, ids in plan):
+            self._flush()  # this step may take long
         outputs = run_step(slot.decoder, plan)
         slot.meter.record(plan, time.monotonic() - self.busy_since_s)
         self.busy_since_s = None
@@ -157,8 +166,20 @@ class Worker:
         started = [o.sequence for o in outputs if not o.is_end and o.sequence not in running]
         if ended or started:
             slot.scheduler.running = [s for s in (*running, *started) if s not in ended]
-        if outputs:
-            self._deliver([self._ended(slot, o) if o.is_end else o for o in outputs])
+        self._say([self._ended(slot, o) if o.is_end else o for o in outputs])
+
+    def _say(self, outputs: list[Output]) -> None:
+        """Deliver, but hold tokens back that come at a faster pace than `PACE_S`, for the next call."""
+        self._held += outputs
+        urgent = any(o.is_end or o.token is None or len(o.sequence.ids) == 1 for o in outputs)
+        if self._held and (urgent or time.monotonic() - self._delivered_s >= PACE_S):
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._delivered_s = time.monotonic()
+            self._deliver(self._held)
+            self._held = []
 
     @staticmethod
     def _ended(slot: Slot, output: Output) -> Output:

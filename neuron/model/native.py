@@ -51,6 +51,8 @@ def declared(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.neuron_product.restype = None
     lib.neuron_rows.argtypes = (pointer, pointer, size, pointer)
     lib.neuron_rows.restype = None
+    lib.neuron_best.argtypes = (pointer, size, size, pointer)
+    lib.neuron_best.restype = None
     lib.neuron_step.argtypes = (pointer, pointer)
     lib.neuron_step.restype = ctypes.c_int
     return lib
@@ -63,6 +65,16 @@ def product(matrix: Matrix, x: Tensor, y: Tensor) -> None:
     x = x.contiguous()
     threads = torch.get_num_threads()
     lib.neuron_product(ctypes.byref(matrix), x.data_ptr(), len(x), y.data_ptr(), y.stride(0), threads)
+
+
+def best_ids(logits: Tensor) -> list[int]:
+    """The likeliest id of each row of logits [R, V] float32; -1 where one of a row is not finite."""
+    if logits.device.type != "cpu" or (lib := library()) is None:
+        best = logits.max(dim=-1)  # NaN in a row makes its maximum NaN
+        return torch.where(best.values.isfinite(), best.indices, -1).tolist()
+    ids = torch.empty(len(logits), dtype=torch.int64)
+    lib.neuron_best(logits.contiguous().data_ptr(), *logits.shape, ids.data_ptr())
+    return ids.tolist()
 
 
 def rows(matrix: Matrix, ids: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from neuron.model import native
 from neuron.model.cache import SequenceCache
 from neuron.model.norm import RmsNorm
 from neuron.model.packed import PackedWeight
+from neuron.model.rope import RopeTable
 
 if TYPE_CHECKING:
     from neuron.model.decoder import Block, Decoder
@@ -77,7 +78,7 @@ class NativeStep:
         attention = arch.attention
         self._vocab_size = arch.vocab_size
         self._ropes = list(decoder.ropes)
-        self._tables = [decoder.ropes[rope] for rope in self._ropes]
+        self._tables = [_Turns(decoder.ropes[rope]) for rope in self._ropes]
         self._halves = (_INT * max(1, len(self._ropes)))(*(rope.dim // 2 for rope in self._ropes))
         self._layers = (_Layer * len(decoder.blocks))(*map(self._layer, decoder.blocks))
         assert isinstance(decoder.embedding, PackedWeight)
@@ -147,8 +148,8 @@ class NativeStep:
         wanted: list[int],
         logits: Tensor,
     ) -> None:
-        at = torch.tensor(positions)
-        turns = [table.at(at, torch.float32) for table in self._tables]
+        end = max(positions) + 1
+        turns = [table.until(end) for table in self._tables]
         arrays: dict[str, Any] = {
             "tokens": _array(ctypes.c_int64, tokens),
             "positions": _array(ctypes.c_int64, positions),
@@ -162,12 +163,28 @@ class NativeStep:
             n_rows=len(tokens),
             n_logits=len(wanted),
             n_threads=torch.get_num_threads(),
-            most_keys=max(positions) + 1,
+            most_keys=end,
             logits=logits.data_ptr(),
             **{name: ctypes.addressof(array) for name, array in arrays.items()},
         )
         if self._compute(ctypes.byref(self._model), ctypes.byref(batch)):
             raise MemoryError("no memory for a step")
+
+
+class _Turns:
+    """cos and sin of every position so far, each [positions, dim/2] float32, computed ahead."""
+
+    def __init__(self, table: RopeTable) -> None:
+        self._table = table
+        self._turns = (torch.empty(0), torch.empty(0))
+
+    def until(self, end: int) -> tuple[Tensor, Tensor]:
+        """The turns of at least ``end`` positions."""
+        if len(self._turns[0]) < end:
+            positions = torch.arange(max(1024, 2 * end))
+            cos, sin = self._table.at(positions, torch.float32)
+            self._turns = cos[:, 0].contiguous(), sin[:, 0].contiguous()
+        return self._turns
 
 
 def _array(kind: Any, values: Sequence[int]) -> Any:

@@ -32,7 +32,7 @@ typedef struct {
     const int64_t *tokens, *positions; /* [n_rows] */
     float *const *caches;              /* [n_rows]: [layers, 2, kv heads, capacity, head_dim] of its sequence */
     const int64_t *capacities;         /* [n_rows], in tokens */
-    const float *const *cos, *const *sin; /* [n_ropes] of [n_rows, half] */
+    const float *const *cos, *const *sin; /* [n_ropes] of [positions, half] */
     const int64_t *logit_rows;         /* [n_logits] */
     float *logits;                     /* [n_logits, vocabulary] */
 } Batch;
@@ -174,8 +174,8 @@ static void fill_caches(Here *here, const Layer *layer, int index) {
             const float *norm = kv < 0 ? layer->q_norm : layer->k_norm;
             if (norm) rms_norm(x, norm, d, m->norm_eps, x);
             if (layer->rope >= 0) {
-                int half = m->rope_halves[layer->rope];
-                rotate(x, b->cos[layer->rope] + row * half, b->sin[layer->rope] + row * half, half);
+                int64_t half = m->rope_halves[layer->rope], at = b->positions[row] * half;
+                rotate(x, b->cos[layer->rope] + at, b->sin[layer->rope] + at, (int)half);
             }
             if (kv < 0) continue;
             int64_t plane = b->capacities[row] * d;
@@ -400,6 +400,30 @@ static void run_product(void *what, int thread) {
 void neuron_product(const Matrix *matrix, const float *x, int64_t rows, float *y, int64_t ldy, int threads) {
     Product p = {.matrix = matrix, .x = x, .y = y, .rows = rows, .ldy = ldy};
     run(run_product, &p, threads);
+}
+
+/* The largest number of each row and where it is first; -1 where one is not a number or infinite. */
+void neuron_best(const float *x, int64_t rows, int64_t n, int64_t *where) {
+    for (int64_t r = 0; r < rows; r++) {
+        const float *row = x + r * n;
+        float most = -INFINITY;
+        vf highest = vset(-INFINITY), odd = vset(0);
+        int64_t i = 0;
+        for (; i + W <= n; i += W) {
+            vf v = vload(row + i);
+            highest = vmax(highest, v);
+            odd += v * vset(0); /* NaN from then on */
+        }
+        float each[W], nothing = vsum(odd);
+        vstore(each, highest);
+        for (int l = 0; l < W; l++) most = each[l] > most ? each[l] : most;
+        for (; i < n; i++) {
+            most = row[i] > most ? row[i] : most;
+            nothing += row[i] * 0;
+        }
+        for (i = 0; nothing == 0 && row[i] != most; i++) {}
+        where[r] = nothing == 0 ? i : -1;
+    }
 }
 
 /* out [n, n_in] = rows of the matrix. */
