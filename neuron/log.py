@@ -161,7 +161,7 @@ def as_line(record: logging.LogRecord) -> dict[str, Any]:
 
 def text_line(clock: str, level: str, name: str, fields: Mapping[str, Any]) -> str:
     """``time level event key=value …``, with nothing in it that could act on a terminal."""
-    return f"{clock} {level:7} {said(name, fields)}"
+    return f"{clock} {escaped(level):7} {said(name, fields)}"
 
 
 def said(name: str, fields: Mapping[str, Any]) -> str:

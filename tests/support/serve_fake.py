@@ -19,7 +19,7 @@ def main(settings: dict[str, object], script: dict[str, object], deadlines: dict
     """Serve; the exit code. The engine's calls are printed last, in order."""
     if file := settings.pop("keys_file", None):
         settings["keys_file"] = Path(str(file))
-    chosen = Settings(port=0, log_format="json", **settings)  # type: ignore[arg-type]
+    chosen = Settings(**{"port": 0, "log_format": "json", **settings})  # type: ignore[arg-type]
     hasten(**deadlines)
     engine = FakeEngine(Script(**script))  # type: ignore[arg-type]
     ring = keys.load(chosen.keys_file, os.environ) if chosen.keys_file else None
