@@ -161,8 +161,8 @@ class Engine:
         if self._models.serving(model.id) is not model:
             raise unloading(model.id)
 
-    def _harnesses_for(self, taken_bytes: Callable[[], int]) -> Harnesses:
-        self._harnesses = Harnesses(self._settings, self._deliver, taken_bytes)
+    def _harnesses_for(self, models: Callable[[], list[LoadedModel]]) -> Harnesses:
+        self._harnesses = Harnesses(self._settings, self._deliver, models)
         return self._harnesses
 
     def _decode_status(self) -> DecodeStatus:

@@ -13,24 +13,25 @@ from neuron.errors import HarnessNotEnabled, UnknownHarness
 from neuron.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from neuron.engine.loaded import LoadedModel
     from neuron.engine.torch_harness import TorchHarness
     from neuron.engine.worker import Worker
+
+    Models = Callable[[], Sequence[LoadedModel]]
 
 HARNESSES = {"torch": "neuron.engine.torch_harness"}
 
 
 class Harnesses:
-    """What runs models. ``deliver`` is called on a device thread with what a step brought, ``taken_bytes`` from any
-    thread for the memory of all models."""
+    """What runs models. ``deliver`` is called on a device thread with what a step brought, ``models`` from any
+    thread for all that are in memory."""
 
-    def __init__(
-        self, settings: Settings, deliver: Callable[[list[Output]], None], taken_bytes: Callable[[], int]
-    ) -> None:
+    def __init__(self, settings: Settings, deliver: Callable[[list[Output]], None], models: Models) -> None:
         self._settings = settings
         self._deliver = deliver
-        self._taken_bytes = taken_bytes
+        self._models = models
         self._torch: TorchHarness | None = None
         self._lock = threading.Lock()
 
@@ -64,7 +65,7 @@ class Harnesses:
                     if e.name != "torch":
                         raise
                     raise HarnessNotEnabled("harness torch needs PyTorch", hint="pip install torch") from e
-                self._torch = module.TorchHarness(self._settings, self._deliver, self._taken_bytes)
+                self._torch = module.TorchHarness(self._settings, self._deliver, self._models)
             return self._torch
 
     def workers(self) -> list[Worker]:

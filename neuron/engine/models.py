@@ -51,13 +51,13 @@ class Models:
     def __init__(
         self,
         settings: Settings,
-        harnesses: Callable[[Callable[[], int]], Harnesses],
+        harnesses: Callable[[Callable[[], list[LoadedModel]]], Harnesses],
         running: Running,
         call_soon: Callable[..., None],
     ) -> None:
-        """``harnesses`` makes them, given what says how many bytes all models take."""
+        """``harnesses`` makes them, given what says which models are in memory."""
         self._settings = settings
-        self._harnesses = harnesses(self._taken_bytes)
+        self._harnesses = harnesses(self._in_memory)
         self._running = running
         self._call_soon = call_soon
         self._entries = Entries()
@@ -243,10 +243,10 @@ class Models:
         entry.expiry = None  # which this is
         self._begin_unload(entry, "idle", self._settings.drain_s)
 
-    def _taken_bytes(self) -> int:
-        """Weights and caches of all models. Called on any thread."""
-        models = [entry.model for entry in self._entries.distinct() if entry.model is not None]
-        return sum(model.weight_bytes + model.gate.kv_used_bytes for model in models)
+    def _in_memory(self) -> list[LoadedModel]:
+        """Called on any thread."""
+        models = [entry.model for entry in self._entries.distinct()]
+        return [model for model in models if model is not None]
 
     async def _import_harness(self) -> None:
         try:

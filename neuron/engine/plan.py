@@ -34,7 +34,7 @@ class LoadPlan:
     model_context: int
     """Tokens that the model, and the settings, allow."""
     free_bytes: int
-    """What models may take on the device now."""
+    """What models may take on the device now: what is free, less what loaded ones may yet take for their caches."""
     room_bytes: int
     """What must be free for the weights alone: they and a reserve."""
     cache_bytes: int | None = None
@@ -42,7 +42,7 @@ class LoadPlan:
     evicts: tuple[str, ...] = ()
     """Models that would be unloaded for it."""
     evicted_bytes: int = 0
-    """What they take now."""
+    """What they hold now."""
 
     @property
     def min_free_bytes(self) -> int:

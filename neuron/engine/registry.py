@@ -60,9 +60,9 @@ class Entry:
         return math.inf if idle_s is None else time.monotonic() - idle_s
 
     @property
-    def weight_bytes(self) -> int:
+    def held_bytes(self) -> int:
         """What unloading it gives back."""
-        return self.model.weight_bytes if self.model else 0
+        return self.model.held_bytes if self.model else 0
 
     def status(self, name: str | None = None) -> ModelStatus:
         """A snapshot; under another ``name`` that it has, its memory does not count again."""

@@ -20,7 +20,7 @@ def victims(entries: Iterable[Entry], missing_bytes: int) -> list[Entry]:
         if missing_bytes <= 0:
             break
         found.append(entry)
-        missing_bytes -= entry.weight_bytes
+        missing_bytes -= entry.held_bytes
     return found if missing_bytes <= 0 else []
 
 
@@ -50,7 +50,7 @@ class Room:
         return replace(
             plan,
             evicts=tuple(entry.spec.model_id for entry in gone),
-            evicted_bytes=sum(entry.weight_bytes for entry in gone),
+            evicted_bytes=sum(entry.held_bytes for entry in gone),
         )
 
     async def make(

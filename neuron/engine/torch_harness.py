@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -41,12 +41,14 @@ log = logging.getLogger("neuron.engine")
 
 
 class TorchHarness:
-    """Models in torch, one `Worker` for each device. ``taken_bytes`` says what all models take already."""
+    """Models in torch, one `Worker` for each device. ``models`` says which are in memory."""
 
-    def __init__(self, settings: Settings, deliver: Deliver, taken_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self, settings: Settings, deliver: Deliver, models: Callable[[], Sequence[LoadedModel]]
+    ) -> None:
         self._settings = settings
         self._deliver = deliver
-        self._taken_bytes = taken_bytes
+        self._models = models
         self._workers: dict[torch.device, Worker] = {}
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -138,7 +140,8 @@ class TorchHarness:
         embed_context = min(context, embedder.pooling.max_tokens or context)
         per_token = arch.kv_bytes_per_token(weights.dtype.itemsize)
         share = int(self._free_bytes(device, weights.weight_bytes()) * KV_SHARE)
-        budget = _checked_budget((s.kv_budget_mb or 0) << 20 or share, per_token, spec.force)
+        useful = s.max_in_flight * context * per_token  # more would only be kept from other models
+        budget = _checked_budget((s.kv_budget_mb or 0) << 20 or min(share, useful), per_token, spec.force)
         return LoadedModel(
             id=spec.model_id,
             text=text,
@@ -174,14 +177,17 @@ class TorchHarness:
         return min(arch.context, self._settings.context or arch.context)
 
     def _free_bytes(self, device: torch.device, own_bytes: int = 0) -> int:
-        """What models may still take: what is free on the device, and what the settings leave.
+        """What models may still take: what is free on the device and promised to none, and what the settings leave.
 
-        ``own_bytes`` are in memory already and not yet among what all models take.
+        ``own_bytes`` are in memory already and not yet among what all models hold.
         """
-        free, budget_mb = free_bytes(device), self._settings.memory_budget_mb
+        models, budget_mb = self._models(), self._settings.memory_budget_mb
+        promised = sum(model.promised_bytes for model in models if model.device == str(device))
+        free = max(0, free_bytes(device) + _kept_by_torch(device) - promised)
         if budget_mb is None:
             return free
-        return min(free, max(0, (budget_mb << 20) - self._taken_bytes() - own_bytes))
+        held = sum(model.held_bytes for model in models)
+        return min(free, max(0, (budget_mb << 20) - held - own_bytes))
 
     def _device(self, spec: LoadSpec) -> torch.device:
         if not spec.devices:
@@ -197,6 +203,13 @@ class TorchHarness:
             threads = self._settings.threads or usable_cores()
             self._workers[device] = Worker(str(device), threads, self._deliver)
         return self._workers[device]
+
+
+def _kept_by_torch(device: torch.device) -> int:
+    """Bytes of caches that are gone: torch keeps them from the device, and gives them out again."""
+    if device.type != "cuda":
+        return 0
+    return torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def _name(dtype: torch.dtype) -> str:
