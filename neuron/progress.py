@@ -19,7 +19,7 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-"""Called from any thread, often; must return at once and not raise."""
+"""Called from any thread, often; must return at once. It raises where the work is to end."""
 
 
 def ignore(progress: Progress) -> None:

@@ -33,7 +33,9 @@ def run(
             autocompletion=completing.loaded,
         ),
     ] = None,
-    all: Annotated[bool, typer.Option("--all", help="Every model that is loaded, pinned ones too.")] = False,
+    all: Annotated[
+        bool, typer.Option("--all", help="Every model that is loaded or loading, pinned ones too.")
+    ] = False,
     drain: Annotated[
         bool,
         typer.Option(
@@ -43,18 +45,14 @@ def run(
     host: HostOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Free loaded models; answers that are being made end first.
+    """Free loaded models; answers that are being made end first. A load that runs is cancelled.
 
     Several are freed one after the other; the exit code is that of the first that fails.
     """
     if all == bool(models):
         raise UsageError("name models, or all with --all", hint="neuron models shows what is loaded")
     with node(host, answer_s=UNLOAD_S) as client:
-        names = (
-            [m.id for m in client.models() if m.status == "loaded" and not m.alias_of]
-            if all
-            else models or []
-        )
+        names = [m.id for m in client.models() if not m.alias_of] if all else models or []
         results = [_unload(client, name, now=not drain) for name in dict.fromkeys(names)]
     if len(results) == 1 and results[0][1] is not None:
         raise results[0][1]

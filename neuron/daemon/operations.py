@@ -221,6 +221,7 @@ MODELS: Sequence[Operation] = (
         refusals=(
             e.AlreadyLoaded,
             e.LoadedDifferently,
+            e.ModelUnloading,
             e.PreflightError,
             e.InvalidModelFile,
             e.CudaUnavailable,
@@ -251,7 +252,7 @@ MODELS: Sequence[Operation] = (
         method="POST",
         path="/models/unload",
         scope=Scope.MANAGE,
-        summary="Free a model once its running work has ended, or now",
+        summary="Free a model once its running work has ended, or now; a load that runs is cancelled",
         body=node.UnloadRequest,
         examples={"plain": {"model_id": MODEL}},
         answers={200: node.StatusResponse},

@@ -70,6 +70,7 @@ class EngineApi(Protocol):
 
         Raises:
             AlreadyLoaded: it is in memory, and there is nothing to change.
+            ModelUnloading: it leaves, or its load was cancelled.
             LoadedDifferently: it is in memory, from other files, in another dtype or on another device.
             UnknownHarness, HarnessNotEnabled, PreflightError, InvalidModelFile, ShuttingDown
         """
@@ -89,6 +90,8 @@ class EngineApi(Protocol):
 
     async def unload(self, model_id: str, *, now: bool = False) -> None:
         """Refuse new work for the model, let running work end (bounded), or fail it ``now``; free the model.
+
+        A load that runs is cancelled: who waits for it gets `ModelUnloading`.
 
         Raises:
             ModelNotLoaded

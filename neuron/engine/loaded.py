@@ -84,19 +84,6 @@ class LoadedModel:
             return self.model_context
         return min(self.model_context, self.gate.kv_budget_bytes // self.kv_bytes_per_token)
 
-    @property
-    def held_bytes(self) -> int:
-        """What it may come to take: its weights, its cache, what it keeps of earlier prompts."""
-        prefixes = self.slot.prefixes
-        return self.weight_bytes + self.gate.kv_budget_bytes + (prefixes.max_bytes if prefixes else 0)
-
-    @property
-    def promised_bytes(self) -> int:
-        """The part of that which is not in use yet, so that it looks free on the device."""
-        prefixes = self.slot.prefixes
-        used = self.weight_bytes + self.gate.kv_used_bytes + (prefixes.n_bytes if prefixes else 0)
-        return max(0, self.held_bytes - used)
-
     def encode(self, prompt: Prompt) -> list[int]:
         """Ids of a prompt. Slow for a long one: call it off the event loop.
 

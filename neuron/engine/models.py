@@ -137,8 +137,11 @@ class Models:
     async def unload(self, model_id: str, *, now: bool = False) -> None:
         """See `neuron.engine.api.EngineApi.unload`."""
         entry = self._entries.get(model_id)
-        if entry is None or entry.state in ("loading", "failed"):
+        if entry is None or entry.state == "failed":
             raise self._not_loaded(model_id)
+        if entry.state == "loading":
+            await self._cancel_load(entry)
+            return
         if entry.state == "loaded":
             self._begin_unload(entry, "asked", 0.0 if now else self._settings.drain_s)
         elif now:
@@ -254,10 +257,21 @@ class Models:
         except NeuronError as e:
             event(log, "harness is not usable", level=logging.ERROR, code=e.code, cause=str(e))
 
+    async def _cancel_load(self, entry: Entry) -> None:
+        """End a load; on return nothing holds its memory. A download that runs ends at its next step."""
+        task = entry.task
+        assert task is not None
+        entry.cancelled = True
+        if not entry.reading:
+            task.cancel()
+        await asyncio.wait({task})
+
     async def _load(self, entry: Entry, fetch: Fetch) -> None:
         said = LoadLog(entry.spec.model_id)
 
         def report(progress: Progress) -> None:
+            if entry.cancelled:
+                raise _cancelled(entry)
             entry.progress = progress
             said(progress)
 
@@ -265,14 +279,14 @@ class Models:
         name = entry.spec.model_id
         event(log, "load started", id=name)
         try:
-            entry.path = await in_thread(f"fetch-{name}", lambda: fetch(report))
-            if self._memory.locked():
-                report(WAIT)
-            async with self._memory:
-                await self._room.make(entry, lambda: self._plan(entry), lambda: report(WAIT))
-                report(Progress("read"))
-                entry.model = await in_thread(f"load-{name}", lambda: self._read(entry, report))
-        except Exception as e:
+            await self._bring(entry, fetch, report)
+        except (Exception, asyncio.CancelledError) as e:
+            if entry.cancelled:
+                e.with_traceback(None)  # whose frames hold on to half-loaded weights
+                await self._end_cancelled(entry)
+                return
+            if not isinstance(e, Exception):
+                raise
             _log_failed_load(name, e)
             # without its traceback, whose frames would hold on to half-loaded weights
             entry.failure = _as_load_failure(e).with_traceback(None)
@@ -286,6 +300,28 @@ class Models:
             self.loads = replace(self.loads, loaded=self.loads.loaded + 1)
             event(log, "model loaded", id=name, seconds=entry.load_s)
             self._watch_idle(entry)
+
+    async def _bring(self, entry: Entry, fetch: Fetch, report: Report) -> None:
+        """From wherever the files are into memory, one model at a time."""
+        name = entry.spec.model_id
+        entry.path = await in_thread(f"fetch-{name}", lambda: fetch(report))
+        if self._memory.locked():
+            report(WAIT)
+        async with self._memory:
+            await self._room.make(entry, lambda: self._plan(entry), lambda: report(WAIT))
+            report(Progress("read"))
+            entry.reading = True
+            entry.model = await in_thread(f"load-{name}", lambda: self._read(entry, report))
+        if entry.cancelled:  # too late for the loading thread to see
+            await self._drop(entry)
+            raise _cancelled(entry)
+
+    async def _end_cancelled(self, entry: Entry) -> None:
+        """Leave nothing of a load but what to tell those who wait for it."""
+        entry.failure, entry.state, entry.failed_s = _cancelled(entry), "failed", time.monotonic()
+        self._entries.forget(entry)
+        await in_thread("free-memory", self._harnesses.free_memory)
+        event(log, "load cancelled", id=entry.spec.model_id)
 
     async def _plan(self, entry: Entry) -> LoadPlan:
         path = entry.path
@@ -358,6 +394,14 @@ class Models:
 def unloading(model_id: str) -> ModelUnloading:
     """The refusal while a model is on its way out."""
     return ModelUnloading(f"model '{model_id}' is being unloaded", retry_after_s=5)
+
+
+def _cancelled(entry: Entry) -> ModelUnloading:
+    """What those learn who wait for a load that an unload has ended."""
+    name = entry.spec.model_id
+    return ModelUnloading(
+        f"the load of model '{name}' was cancelled: it was unloaded meanwhile", retry_after_s=5
+    )
 
 
 def _log_failed_load(model_id: str, e: BaseException) -> None:

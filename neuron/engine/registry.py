@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from neuron.engine.budgets import firm_bytes, in_use_bytes
 from neuron.engine.loaded import LoadedModel
 from neuron.engine.request import LoadSpec
 from neuron.engine.status import ModelState, ModelStatus
@@ -42,6 +43,10 @@ class Entry:
     """Requests that are on their way to it: it is not unloaded for want of memory before they have been served."""
     closing: bool = False
     """New requests wait: another model needs its memory once its work is done."""
+    cancelled: bool = False
+    """An unload came while it was loading. Read by the loading thread, which then ends."""
+    reading: bool = False
+    """The loading thread takes memory: only it can give that back."""
     failed_s: float = 0.0
     """`time.monotonic` of the failure."""
 
@@ -62,7 +67,7 @@ class Entry:
     @property
     def held_bytes(self) -> int:
         """What unloading it gives back."""
-        return self.model.held_bytes if self.model else 0
+        return in_use_bytes(self.model) + firm_bytes(self.model) if self.model else 0
 
     def status(self, name: str | None = None) -> ModelStatus:
         """A snapshot; under another ``name`` that it has, its memory does not count again."""

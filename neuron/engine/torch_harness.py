@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
+from neuron.engine.budgets import firm_bytes, in_use_bytes, share_bytes
 from neuron.engine.embedder import Embedder
 from neuron.engine.gate import Gate
 from neuron.engine.loaded import LoadedModel
-from neuron.engine.plan import FORCED_CACHE_TOKENS, KV_SHARE, MIN_CACHE_TOKENS, LoadPlan
+from neuron.engine.plan import FORCED_CACHE_TOKENS, MIN_CACHE_TOKENS, LoadPlan
 from neuron.engine.prefix import PrefixCache
 from neuron.engine.request import LoadSpec, Sampling
 from neuron.engine.worker import Deliver, Slot, Worker
@@ -139,9 +140,12 @@ class TorchHarness:
         context = self._context(arch)
         embed_context = min(context, embedder.pooling.max_tokens or context)
         per_token = arch.kv_bytes_per_token(weights.dtype.itemsize)
-        share = int(self._free_bytes(device, weights.weight_bytes()) * KV_SHARE)
-        useful = s.max_in_flight * context * per_token  # more would only be kept from other models
-        budget = _checked_budget((s.kv_budget_mb or 0) << 20 or min(share, useful), per_token, spec.force)
+        budget = (s.kv_budget_mb or 0) << 20 or share_bytes(
+            self._room_bytes(device, weights.weight_bytes()),
+            self._models_on(device),
+            s.max_in_flight * context * per_token,
+        )
+        budget = _checked_budget(budget, per_token, spec.force)
         return LoadedModel(
             id=spec.model_id,
             text=text,
@@ -176,18 +180,22 @@ class TorchHarness:
     def _context(self, arch: ArchConfig | EncoderConfig) -> int:
         return min(arch.context, self._settings.context or arch.context)
 
-    def _free_bytes(self, device: torch.device, own_bytes: int = 0) -> int:
-        """What models may still take: what is free on the device and promised to none, and what the settings leave.
+    def _free_bytes(self, device: torch.device) -> int:
+        """What one more model may take: what is free there and firmly promised to none."""
+        return max(0, self._room_bytes(device) - sum(map(firm_bytes, self._models_on(device))))
 
-        ``own_bytes`` are in memory already and not yet among what all models hold.
+    def _room_bytes(self, device: torch.device, own_bytes: int = 0) -> int:
+        """What is not in use: on the device, and of what the settings allow to models.
+
+        ``own_bytes`` are in memory already and not yet among what models have in use.
         """
-        models, budget_mb = self._models(), self._settings.memory_budget_mb
-        promised = sum(model.promised_bytes for model in models if model.device == str(device))
-        free = max(0, free_bytes(device) + _kept_by_torch(device) - promised)
+        free, budget_mb = free_bytes(device) + _kept_by_torch(device), self._settings.memory_budget_mb
         if budget_mb is None:
             return free
-        held = sum(model.held_bytes for model in models)
-        return min(free, max(0, (budget_mb << 20) - held - own_bytes))
+        return min(free, max(0, (budget_mb << 20) - sum(map(in_use_bytes, self._models())) - own_bytes))
+
+    def _models_on(self, device: torch.device) -> list[LoadedModel]:
+        return [model for model in self._models() if model.device == str(device)]
 
     def _device(self, spec: LoadSpec) -> torch.device:
         if not spec.devices:

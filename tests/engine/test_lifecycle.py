@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +21,14 @@ from neuron.errors import (
     HarnessNotEnabled,
     InvalidModelFile,
     ModelNotLoaded,
+    ModelUnloading,
     NeuronError,
     QueueFull,
     ShuttingDown,
     UnknownHarness,
 )
+from neuron.model import load as model_load
+from neuron.model.safetensors_checkpoint import SafetensorsCheckpoint
 from neuron.progress import Progress, Report
 from tests.engine.conftest import SETTINGS, hold_device
 
@@ -228,6 +233,94 @@ async def test_unload_ends_streams_that_outlast_the_drain_with_an_error(tiny: tu
     assert last.error.code == "model_unloading"
     await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
     assert isinstance(await last_event(engine, endless(3)), Finished)
+    await engine.close()
+
+
+async def test_an_unload_cancels_a_load_that_fetches(tiny: tuple[Path, Any]) -> None:
+    stuck, ended = threading.Event(), threading.Event()
+
+    def fetch(report: Report) -> Path:
+        try:
+            stuck.wait(10)
+            report(Progress("fetch", 1, 2))
+        except NeuronError:
+            ended.set()
+            raise
+        return tiny[0]
+
+    engine = Engine(SETTINGS)
+    await engine.start()
+    load = asyncio.create_task(engine.load(LoadSpec(model_id="tiny"), fetch))
+    await until(lambda: engine.model("tiny") is not None)
+    await asyncio.wait_for(engine.unload("tiny"), 5)  # although the fetch hangs
+    with pytest.raises(ModelUnloading, match="the load of model 'tiny' was cancelled"):
+        await load
+    assert engine.model("tiny") is None
+    stuck.set()
+    assert await asyncio.to_thread(ended.wait, 5)
+    await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
+    assert isinstance(await last_event(engine, endless(3)), Finished)
+    await engine.close()
+
+
+async def test_an_unload_cancels_a_load_between_two_tensors_and_its_memory_is_back(
+    tiny: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on, weights = threading.Event(), threading.Event(), []
+    built = model_load.build
+
+    def remembered(*args: Any, **said: Any) -> Any:
+        model = built(*args, **said)
+        if said["device"].type != "meta":
+            weights.append(weakref.ref(model))
+        return model
+
+    def read(self: SafetensorsCheckpoint, name: str) -> Any:
+        reading.set()
+        go_on.wait(10)
+        return tensor(self, name)
+
+    tensor = SafetensorsCheckpoint.read
+    monkeypatch.setattr(SafetensorsCheckpoint, "read", read)
+    monkeypatch.setattr(model_load, "build", remembered)
+    engine = Engine(SETTINGS)
+    await engine.start()
+    load = asyncio.create_task(engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0]))
+    assert await asyncio.to_thread(reading.wait, 30)
+    unload = asyncio.create_task(engine.unload("tiny"))
+    await asyncio.sleep(0.05)
+    assert not unload.done()  # what the thread holds is not back yet
+    go_on.set()
+    await asyncio.wait_for(unload, 10)
+    with pytest.raises(ModelUnloading):
+        await load
+    assert [ref() for ref in weights] == [None]
+    assert engine.status().loads.loaded == 0
+    await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
+    await engine.close()
+
+
+async def test_an_unload_that_comes_as_a_load_ends_frees_what_was_loaded(
+    tiny: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warming, go_on = threading.Event(), threading.Event()
+
+    def warm_up(*args: Any) -> None:
+        warming.set()
+        go_on.wait(10)
+
+    monkeypatch.setattr("neuron.engine.torch_harness.warm_up", warm_up)
+    engine = Engine(SETTINGS)
+    await engine.start()
+    load = asyncio.create_task(engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0]))
+    assert await asyncio.to_thread(warming.wait, 30)
+    unload = asyncio.create_task(engine.unload("tiny"))
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.wait_for(unload, 10)
+    with pytest.raises(ModelUnloading):
+        await load
+    assert engine.status().models == ()
     await engine.close()
 
 

@@ -171,6 +171,62 @@ async def test_a_models_own_ttl_counts_before_the_settings_and_a_pinned_one_stay
             await engine.load(LoadSpec(model_id="x", pinned=True, ttl_s=5), lambda report: tiny[0])
 
 
+# ---- caches of several models
+
+
+async def test_caches_of_several_models_fit_into_the_memory_together(
+    tiny: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(replace(SETTINGS, kv_budget_mb=None, max_in_flight=10_000)) as engine:
+        plan = await engine.plan(LoadSpec(model_id="a"), lambda: tiny[0])
+        total, listed = 24 * MIB, 0
+        monkeypatch.setattr(
+            "neuron.engine.torch_harness.free_bytes",
+            lambda device: total - listed - (plan.weight_bytes if reading(engine) else 0),
+        )
+        for n, name in enumerate(("a", "b", "c"), start=1):
+            await load(engine, tiny[0], name)
+            listed = n * plan.weight_bytes
+            budgets = [model.load.kv_budget_bytes for model in engine.status().models if model.load]
+            assert len(budgets) == n
+            assert listed + sum(budgets) <= total
+            assert min(budgets) > 0.5 * max(budgets)
+            assert all(model.context == plan.model_context for model in engine.status().models)
+
+
+def reading(engine: Engine) -> bool:
+    """Whether a model's weights are in memory that is not loaded yet."""
+    progress = [model.progress for model in engine.status().models if model.state == "loading"]
+    return any(one is not None and one.stage == "warm up" for one in progress)
+
+
+async def test_the_cache_that_a_model_needs_for_one_context_is_no_others(
+    tiny: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(replace(SETTINGS, kv_budget_mb=None)) as engine:
+        plan = await engine.plan(LoadSpec(model_id="a"), lambda: tiny[0])
+        whole = plan.model_context * plan.kv_bytes_per_token
+        free = 2 * plan.weight_bytes + 4 * whole
+        monkeypatch.setattr("neuron.engine.torch_harness.free_bytes", lambda device: free)
+        await load(engine, tiny[0], "a")
+        left = (await engine.plan(LoadSpec(model_id="b"), lambda: tiny[0])).free_bytes
+        assert 0 < left <= free - whole
+        monkeypatch.setattr("neuron.engine.torch_harness.free_bytes", lambda device: whole)
+        assert (await engine.plan(LoadSpec(model_id="b"), lambda: tiny[0])).free_bytes == 0
+        with pytest.raises(InsufficientMemory):
+            await load(engine, tiny[0], "b")
+
+
+async def test_a_model_is_promised_no_more_cache_than_it_can_use(tiny: tuple[Path, Any]) -> None:
+    async with started(replace(SETTINGS, kv_budget_mb=None, max_in_flight=3)) as engine:
+        plan = await engine.plan(LoadSpec(model_id="a"), lambda: tiny[0])
+        await load(engine, tiny[0], "a")
+        status = engine.model("a")
+        assert status is not None
+        assert status.load is not None
+        assert status.load.kv_budget_bytes == 3 * plan.model_context * plan.kv_bytes_per_token
+
+
 # ---- loads of what is there
 
 
