@@ -63,6 +63,8 @@ class TorchHarness:
         files = open_files(path)
         with closing(open_checkpoint(files)) as checkpoint:
             model = self._read(spec, files, checkpoint, path, report)
+        if model.generates:
+            warm_grammars(model.grammars)
         model.worker.add_slot(model.slot)
         return model
 
@@ -259,6 +261,14 @@ def warm_up(model: Decoder | Encoder, max_in_flight: int) -> None:
     else:
         model.step([(model.new_cache(2), [0, 0], True)])
         model.capture(max_in_flight)
+
+
+def warm_grammars(grammars: GrammarCompiler) -> None:
+    """Build what every constrained answer needs, so that the first one does not stop the others for it."""
+    try:
+        grammars.warm()
+    except InvalidModelFile:
+        pass  # the model answers all the same; a request with a constraint is told why it can't have it
 
 
 def prefix_cache(settings: Settings, kv_budget_bytes: int) -> PrefixCache | None:

@@ -15,7 +15,7 @@ import pytest
 
 from neuron.engine.engine import Engine
 from neuron.engine.events import Event, Failed, Finished, TextDelta
-from neuron.engine.request import Generation, LoadSpec, Sampling, TokenPrompt
+from neuron.engine.request import Generation, LoadSpec, Regex, Sampling, TokenPrompt
 from neuron.errors import (
     AlreadyLoaded,
     HarnessNotEnabled,
@@ -30,6 +30,7 @@ from neuron.errors import (
 from neuron.model import load as model_load
 from neuron.model.safetensors_checkpoint import SafetensorsCheckpoint
 from neuron.progress import Progress, Report
+from neuron.text import grammar
 from tests.engine.conftest import SETTINGS, hold_device
 
 
@@ -197,6 +198,43 @@ async def test_progress_of_a_load_is_seen_while_it_runs(tiny: tuple[Path, Any]) 
     assert [p.done_bytes for p in seen if p.stage == "fetch"] == [0, 1, 2]
     assert seen[-1].stage != "fetch"
     assert "wait for memory" not in {p.stage for p in seen}
+    await engine.close()
+
+
+async def test_a_load_builds_what_constrained_answers_need_off_the_event_loop(
+    tiny: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[threading.Thread] = []
+    inner = grammar.LLTokenizer
+
+    def tokenizer(*args: Any, **said: Any) -> Any:
+        built.append(threading.current_thread())
+        return inner(*args, **said)
+
+    monkeypatch.setattr(grammar, "LLTokenizer", tokenizer)
+    engine = Engine(SETTINGS)
+    await engine.start()
+    await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
+    assert [thread is threading.main_thread() for thread in built] == [False]
+    constrained = replace(endless(5), constraint=Regex(pattern="[ab]+"))
+    assert isinstance(await last_event(engine, constrained), Finished)
+    assert len(built) == 1
+    await engine.close()
+
+
+async def test_a_tokenizer_that_no_grammar_knows_does_not_stop_a_load(
+    tiny: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tokenizer(*args: Any, **said: Any) -> Any:
+        raise ValueError("of no known kind")
+
+    monkeypatch.setattr(grammar, "LLTokenizer", tokenizer)
+    engine = Engine(SETTINGS)
+    await engine.start()
+    await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
+    assert isinstance(await last_event(engine, endless(3)), Finished)
+    with pytest.raises(InvalidModelFile, match="of no known kind"):
+        await engine.submit(replace(endless(3), constraint=Regex(pattern="a")))
     await engine.close()
 
 
