@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +90,17 @@ def _is_package(root: Path) -> bool:
 def _remove_package(root: Path) -> int:
     freed = sum(path.lstat().st_size for path in root.rglob("*") if path.is_file())
     shutil.rmtree(root, ignore_errors=False)
+    _remove_if_empty(root.parent)
     return freed
+
+
+def _remove_if_empty(home: Path) -> None:
+    """A package's folder without a version in it, unless somebody fetches one just now."""
+    with suppress(OSError), open(home / ".lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if all(path.name == ".lock" for path in home.iterdir()):
+            (home / ".lock").unlink()
+            home.rmdir()
 
 
 def _remove_snapshot(root: Path) -> int:

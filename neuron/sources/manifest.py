@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import msgspec
@@ -26,6 +27,8 @@ from neuron.sources.reference import Reference
 _CHUNK_BYTES = 1 << 20
 _RESERVE = 0.05
 """Part of the free space that a fetch leaves."""
+
+Below = Literal["", "cache", "hub"]
 
 
 class File(msgspec.Struct, frozen=True):
@@ -44,6 +47,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
     """The commit or version that was fetched."""
     root: str
+    """Absolute, once it has been read; in the file relative to ``below``, so that a cache can be moved."""
+    below: Below = ""
+    """The cache that the root lies in: this program's, or the hub's; empty: none of them, or written long ago."""
     entry: str
     """What a loader is given, below the root: ``.`` or a ``.gguf`` file."""
     files: tuple[File, ...]
@@ -96,7 +102,29 @@ def _read(path: Path) -> Manifest | None:
     except (InvalidModelFile, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     names = [manifest.entry, *(file.name for file in manifest.files)]
+    if manifest.below:
+        names.append(manifest.root)
+        manifest = msgspec.structs.replace(manifest, root=str(_place(manifest.below) / manifest.root))
     return manifest if all(map(_lies_below, names)) else None
+
+
+def _place(below: Below) -> Path:
+    """Where a cache is now."""
+    if below == "cache":
+        return cache_dir()
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _movable(manifest: Manifest) -> Manifest:
+    """As it is written down: the root as seen from the cache that it lies in."""
+    caches: tuple[Below, ...] = ("cache", "hub")
+    for below in caches:
+        if Path(manifest.root).is_relative_to(_place(below)):
+            root = Path(manifest.root).relative_to(_place(below)).as_posix()
+            return msgspec.structs.replace(manifest, below=below, root=root)
+    return manifest
 
 
 def _lies_below(name: str) -> bool:
@@ -120,7 +148,8 @@ def record(reference: Reference, *, revision: str, root: Path, entry: str, files
         files=tuple(files),
         fetched_at=int(time.time()),
     )
-    _write_atomically(_manifest_path(reference), msgspec.json.format(msgspec.json.encode(manifest)))
+    content = msgspec.json.format(msgspec.json.encode(_movable(manifest)))
+    _write_atomically(_manifest_path(reference), content)
     return manifest
 
 

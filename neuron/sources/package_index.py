@@ -209,14 +209,23 @@ def _write(outputs: list[Output], folder: Path, report: Report) -> list[manifest
 @contextmanager
 def _locked(home: Path, report: Report) -> Iterator[None]:
     """One fetch of a package at a time, over all processes; the kernel frees the lock of a dead one."""
-    home.mkdir(parents=True, exist_ok=True)
-    fd = os.open(home / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = _lock(home, report)
     try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(home: Path, report: Report) -> int:
+    """The lock of a package's folder; once more where a removal took the folder away meanwhile."""
+    while True:
+        home.mkdir(parents=True, exist_ok=True)
+        fd = os.open(home / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             report(Progress("resolve", note=f"waiting for another fetch of {home.name}"))
             fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
+        if os.fstat(fd).st_nlink:
+            return fd
         os.close(fd)

