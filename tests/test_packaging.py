@@ -63,7 +63,9 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, gpu: bool) -
 def test_the_service_starts_checks_and_ends_as_the_program_does() -> None:
     service = unit("neuron.service")["Service"]
     text = (UNITS / "neuron.service").read_text()
-    for line in re.findall(r"(?m)^Exec\w+=(/opt/neuron/.*)$", text):
+    lines = re.findall(r"(?m)^Exec\w+=\+?(/opt/neuron/.*)$", text)
+    assert [shlex.split(line)[1] for line in lines] == ["serve", "config"]
+    for line in lines:
         words = shlex.split(line)[1:]
         command = program().commands[words[0]]
         if hasattr(command, "commands"):
@@ -73,6 +75,13 @@ def test_the_service_starts_checks_and_ends_as_the_program_does() -> None:
     assert float(service["TimeoutStopSec"]) > Settings().drain_s + 2 * LAST_BYTES_S + CLOSE_S
     never = {int(code) for code in service["RestartPreventExitStatus"].split()}
     assert never == {Exit.USAGE, Exit.PERMISSION, Exit.CONFIG}
+
+
+def test_the_check_before_a_reload_may_read_the_credentials() -> None:
+    """Without + it runs in the sandbox of the service, but for its credentials, and every reload fails with 77."""
+    text = (UNITS / "neuron.service").read_text()
+    assert "LoadCredential=api-keys\n" in text
+    assert re.findall(r"(?m)^ExecReload=(.)/opt/neuron/", text) == ["+"]
 
 
 def test_the_socket_is_where_clients_look() -> None:
