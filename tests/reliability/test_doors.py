@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from neuron.daemon import body, guards
 from neuron.daemon.operations import OPERATIONS, Operation
 from neuron.keys import Scope
 from tests.reliability.conftest import Scorecard
@@ -142,14 +143,24 @@ def test_the_same_requests_do_change_the_node_where_nothing_is_wrong(
     tmp_path: Any, scorecard: Scorecard
 ) -> None:
     with fake_process(tmp_path) as node:
-        for path, body in CHANGES.items():
+        for path, content in CHANGES.items():
             if path != "/drain":
                 before = state(node)
-                assert node.ask("POST", path, body, origin="http://localhost:3000")[0] == 200
+                assert node.ask("POST", path, content, origin="http://localhost:3000")[0] == 200
                 assert state(node) != before, path
         assert node.ask("POST", "/drain", {})[0] == 202
     if len(kept_out) >= TARGET:
         scorecard(36, f"{len(kept_out)} requests, 0 changes", f">= {TARGET}, 0 state changes", True)
+
+
+def test_without_the_guards_a_stranger_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards.Guards, "check", lambda self, headers, version: None)
+    monkeypatch.setattr(body, "_demand_json", lambda request: None)
+    with node_server(FakeEngine()) as node:
+        for name, value in {"host": "evil.example", "origin": "null", "content-type": "text/plain"}.items():
+            said = {"content-type": "application/json", name: value}
+            content = json.dumps(CHAT).encode()
+            assert node.request("POST", "/v1/chat/completions", content, said)[0] == 200
 
 
 GUARDED = [operation for operation in OPERATIONS if operation.scope is not Scope.OPEN]
@@ -189,10 +200,10 @@ def guarded() -> Iterator[NodeServer]:
 @pytest.mark.parametrize("operation", GUARDED, ids=lambda o: o.id)
 def test_no_way_leads_around_a_key(guarded: NodeServer, operation: Operation) -> None:
     path = operation.path.replace("{model_id}", "org/tiny").replace("{", "").replace("}", "")
-    body = json.dumps(next(iter(operation.examples.values()), {})).encode()
+    content = json.dumps(next(iter(operation.examples.values()), {})).encode()
     for way, (target, headers) in ways_around(path).items():
         said = {"content-type": "application/json", **headers}
-        status, _, answer = guarded.request(operation.method, target, body, said)
+        status, _, answer = guarded.request(operation.method, target, content, said)
         assert status in (401, 403, 404, 405), (way, status, answer)
         if status in (404, 405):
             assert "org/tiny" not in str(answer), way

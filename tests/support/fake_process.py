@@ -8,7 +8,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,13 @@ class Held(NamedTuple):
 class FakeProcess:
     """A node that listens on ``port``; its log goes to a file."""
 
-    def __init__(self, log: Path, settings: dict[str, Any], deadlines: dict[str, float]) -> None:
+    def __init__(
+        self,
+        log: Path,
+        settings: dict[str, Any],
+        deadlines: dict[str, float],
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.log = log
         parts = [json.dumps(part) for part in (settings, {}, deadlines)]
         with log.open("wb") as file:
@@ -40,6 +46,7 @@ class FakeProcess:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,
+                env={**os.environ, **(env or {})},
             )
         assert self.popen.stdout is not None
         self.port = int(self.popen.stdout.readline().strip().rpartition(":")[2])
@@ -79,10 +86,13 @@ class FakeProcess:
 
 @contextmanager
 def fake_process(
-    folder: Path, deadlines: dict[str, float] | None = None, **settings: Any
+    folder: Path,
+    deadlines: dict[str, float] | None = None,
+    env: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> Iterator[FakeProcess]:
     """One that is ended on the way out; its log is in ``folder``."""
-    node = FakeProcess(folder / "node.log", settings, deadlines or {})
+    node = FakeProcess(folder / "node.log", settings, deadlines or {}, env)
     try:
         yield node
     finally:

@@ -1,4 +1,4 @@
-"""What a Python process opens, told by an audit hook that is there before anything else of it."""
+"""What a Python process opens and connects to, told by an audit hook that is there before anything else of it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ _EVENTS = frozenset(("open", "os.listdir", "os.scandir", "sqlite3.connect"))
 def _hook(event, args):
     if event in _EVENTS and not isinstance(args[0], int):
         os.write(_fd, ascii(os.fsdecode(args[0] or ".")).encode() + b"\\n")
+    elif event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        os.write(_fd, ascii(f"{{event}} {{args[1] if event == 'socket.connect' else args[0]}}").encode() + b"\\n")
 sys.addaudithook(_hook)
 """
 """``sitecustomize.py`` of the process."""
 
 
 class Opened:
-    """Files and folders that a process opened, in their order."""
+    """Files and folders that a process opened, and ``socket.connect ADDRESS``, in their order."""
 
     def __init__(self, folder: Path, more: str = "") -> None:
         """``more`` is run at the start of the process, too."""
