@@ -27,8 +27,10 @@ def response(
 async def _events(
     engine: EngineApi, model_id: str, task: asyncio.Task[tuple[str, ...]], request_id: str
 ) -> sse.Chunks:
-    async for progress in engine.load_progress(model_id):
-        yield sse.data(projection.progress(progress))
+    was_there = task.done() and task.exception() is None and task.result()
+    if not was_there:  # otherwise the progress is that of an earlier load
+        async for progress in engine.load_progress(model_id):
+            yield sse.data(projection.progress(progress))
     yield sse.data(await _end(task, request_id))
 
 
