@@ -14,7 +14,7 @@ import msgspec
 from neuron.errors import AlreadyLoaded, NeuronError, NodeAnsweredError, NodeUnreachable, StreamCut
 from neuron.node_url import http_base
 from neuron.nodes import Place, place
-from neuron.transport import TLS_HINT, http_client, speaks_tls, tls_failure
+from neuron.transport import TLS_HINT, http_client, no_answer, tls_failure
 from neuron.wire.chat import ChatCompletionChunk, ChatCompletionRequest, CompletionUsage, StreamOptions
 from neuron.wire.errors import without_hint
 from neuron.wire.event_stream import ServerEvent, read_events
@@ -294,11 +294,7 @@ class NodeClient:
         except httpx.HTTPError as e:
             if streaming:
                 raise self._cut() from e
-            if speaks_tls(self.url):
-                raise NodeUnreachable(
-                    f"{self.url} speaks TLS", hint=f"write {self.url.replace('http:', 'https:', 1)}"
-                ) from e
-            raise NodeUnreachable(f"{self.url}: {_reason(e)}") from e
+            raise no_answer(self.url, _reason(e)) from e
 
     def _cut(self) -> StreamCut:
         return StreamCut(

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from neuron.errors import ConfigError
+from neuron.errors import ConfigError, NodeUnreachable
 from neuron.node_url import is_loopback, socket_path
 
 GREETING_S = 2.0
@@ -43,6 +43,13 @@ def _transport(url: str, limits: httpx.Limits) -> httpx.HTTPTransport | None:
     if not is_loopback(url):
         return None
     return httpx.HTTPTransport(uds=socket_path(url), limits=limits)
+
+
+def no_answer(url: str, why: str) -> NodeUnreachable:
+    """The error of a connection that broke without an answer."""
+    if speaks_tls(url):
+        return NodeUnreachable(f"{url} speaks TLS", hint=f"write {url.replace('http:', 'https:', 1)}")
+    return NodeUnreachable(f"{url}: {why}")
 
 
 def speaks_tls(url: str) -> bool:

@@ -65,6 +65,8 @@ def test_a_name_that_is_nearly_one_of_the_file_is_told_where_nobody_answers(tmp_
         "neuron: no node answers at http://gup1:13131\n"
         f"hint: gup1 is no name in {file}, so it was taken for a host; did you mean gpu1?\n"
     )
+    done = neuron("bench", "m", "--host", "gup1", env=env)
+    assert (done.returncode, "did you mean gpu1?" in done.stderr) == (69, True)
     assert str(place("zzzz", env).doubt).endswith("; the names there are gpu1, mac")
     for address in ("gpu1", "gup1:80", "http://gup1", "gup1.lan", None):
         assert place(address, env).doubt is None

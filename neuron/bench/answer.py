@@ -17,7 +17,7 @@ import msgspec
 
 from neuron.errors import NeuronError, NodeAnsweredError, NodeUnreachable, StreamCut
 from neuron.node_url import UNIX
-from neuron.transport import TLS_HINT, http_client, tls_failure
+from neuron.transport import TLS_HINT, http_client, no_answer, tls_failure
 from neuron.wire.errors import without_hint
 from neuron.wire.event_stream import ServerEvent, read_events
 
@@ -86,6 +86,7 @@ class Server:
     Args:
         uds: the Unix socket of a node, in place of ``base_url``.
         places: connections that are kept.
+        doubt: what to say where nobody answers.
         clock: seconds.
     """
 
@@ -96,10 +97,12 @@ class Server:
         uds: str | None = None,
         key: str | None = None,
         places: int = 1,
+        doubt: str | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.url = f"{UNIX}{uds}" if uds else (base_url or "").rstrip("/")
         self._base = "http://localhost/v1" if uds else self.url
+        self._doubt = doubt or "is it running, and is that its URL?"
         self.form = FORMS[0]
         self.stopped = threading.Event()
         self._clock = clock
@@ -206,13 +209,13 @@ class Server:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as e:
             if reason := tls_failure(e):
                 raise NodeUnreachable(f"no TLS with {self.url}: {reason}", hint=TLS_HINT) from e
-            raise NodeUnreachable(
-                f"nobody answers at {self.url}", hint="is it running, and is that its URL?"
-            ) from e
+            raise NodeUnreachable(f"nobody answers at {self.url}", hint=self._doubt) from e
         except httpx.TimeoutException as e:
             raise NodeUnreachable(f"{self.url}: no answer in time") from e
         except httpx.HTTPError as e:
-            raise self._cut() if streaming else NodeUnreachable(f"{self.url}: {e}") from e
+            if streaming:
+                raise self._cut() from e
+            raise no_answer(self.url, str(e)) from e
 
     def _cut(self) -> StreamCut:
         return StreamCut(f"the answer of {self.url} was cut off before its end")

@@ -120,7 +120,9 @@ def _server(url: str | None, host: str | None, places: int) -> Iterator[Server]:
 
     if url is None:
         node = nodes.place(host or None)
-        yield Server(f"{node.url}/v1", uds=socket_path(node.url), key=node.key, places=places)
+        yield Server(
+            f"{node.url}/v1", uds=socket_path(node.url), key=node.key, places=places, doubt=node.doubt
+        )
         return
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"--url: {url!r} is no URL", hint="write --url https://HOST/v1")

@@ -11,8 +11,12 @@ def run(name: NameArgument, file: FileOption = None) -> None:
     """Take a key out of the file of keys."""
     from neuron.cli.render import notice
     from neuron.key_file import change
+    from neuron.keys import Keyring
+    from neuron.secret_file import is_there
 
     path = file_of(file)
+    if not is_there(path):  # a change would make the folder first
+        Keyring(()).without(name, path)
     left = change(path, lambda ring: ring.without(name, path))
     print(f"revoked: {name}")
     if not left.keys:

@@ -230,6 +230,7 @@ def test_what_is_not_there_is_exit_1_in_every_command(command: str, node: NodeSe
     done = neuron(*command.split(), env=env)
     assert (done.returncode, done.stdout) == (1, "")
     assert "nosuch" in done.stderr
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_folder_is_shown_with_its_files_and_hashes(folder: Path) -> None:
