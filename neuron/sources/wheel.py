@@ -10,6 +10,7 @@ import csv
 import hashlib
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from neuron.errors import RepoFetchFailed
 
 MAX_METADATA_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 20
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError, csv.Error)
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error, csv.Error)
 """What a zip raises that is damaged, encrypted or packed in a way that zipfile does not know (a RuntimeError)."""
 _HINT = "the package is damaged or was not built as a wheel should be; try another version"
 
@@ -42,7 +43,9 @@ class Wheel:
         except _BROKEN as e:
             raise self.refusal(f"not a zip file: {e}") from e
         try:
-            self._infos = {info.filename: info for info in self._zip.infolist() if not info.is_dir()}
+            # a directory by its name; `is_dir` does not bear a name of no characters
+            listed = {info.filename: info for info in self._zip.infolist()}
+            self._infos = {name: info for name, info in listed.items() if not name.endswith("/")}
             self._check_names()
             metadata = HeaderParser().parsestr(self._text("METADATA"))
             self.version = str(metadata.get("Version", ""))
@@ -108,7 +111,7 @@ class Wheel:
     def _check_names(self) -> None:
         for name, info in self._infos.items():
             path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or re.search(r"[\\\x00-\x1f:]", name):
+            if not name or path.is_absolute() or ".." in path.parts or re.search(r"[\\\x00-\x1f:]", name):
                 raise self.refusal(f"it holds a file named {name!r}, which leads out of it")
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
