@@ -22,7 +22,10 @@ def parsed(path: Path, text: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as e:
         found = re.search(r"at line (\d+)", str(e))
         line = found[1] if found else len(text.splitlines())  # "at end of document"
-        raise ConfigError(f"{path}:{line}: not valid TOML: {e}") from e
+        raise ConfigError(f"{path}:{line}: not valid TOML: {_printable(str(e))}") from e
+    except (ValueError, RecursionError) as e:  # a number of 5,000 digits, lists 1,000 deep
+        why = "too deep" if isinstance(e, RecursionError) else "a number too long"
+        raise ConfigError(f"{path}:1: not valid TOML: {why}") from e
 
 
 def line_of(text: str, key: str, after: int = 0) -> int:
@@ -50,7 +53,12 @@ def tables(path: Path, text: str, shape: type[T]) -> Iterator[tuple[str, T, int]
         except msgspec.ValidationError as e:
             key = _key_in(str(e))
             where = line_of(text, key, line) if key else line
-            raise ConfigError(f"{path}:{where}: [{name}]: {_plain(str(e))}") from None
+            raise ConfigError(f"{path}:{where}: {_printable(f'[{name}]: {_plain(str(e))}')}") from None
+
+
+def _printable(text: str) -> str:
+    """Text of others in a message: control characters are spelled."""
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _key_in(message: str) -> str | None:

@@ -42,7 +42,10 @@ def model_that_changes(path: Path) -> None:
     files = sorted([*path.glob("*.safetensors"), *path.glob("*.gguf")])
 
     def report(progress: Progress) -> None:
-        if progress.stage == "read" and 0 < said["share"] * (progress.total_bytes or 0) <= progress.done_bytes:
+        if (
+            progress.stage == "read"
+            and 0 < said["share"] * (progress.total_bytes or 0) <= progress.done_bytes
+        ):
             while files:
                 CHANGES[said["change"]](files.pop())
 
