@@ -27,8 +27,8 @@ from tests.support.tiny_chat import CHATML, save_tiny_chat
 from tests.support.tiny_models import Case
 from tests.support.wheels import make_wheel
 
-LIMIT_S = 30.0
-"""Past it a load counts as hung; the longest that is allowed, a template's, is 2 s of its own."""
+LIMIT_S = 90.0
+"""Past it a load counts as hung. The longest is 2 s, a template's; the machine may be busy."""
 FLOOR_MB = 192
 """Memory that a load may take whatever the file's size."""
 MANIFEST = "hf=org%2Fname@.json"

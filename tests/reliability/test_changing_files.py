@@ -40,7 +40,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loader]:
-    with Loader(tmp_path_factory.mktemp("cache"), 60) as started:
+    with Loader(tmp_path_factory.mktemp("cache"), 90) as started:
         yield started
 
 

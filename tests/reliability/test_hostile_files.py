@@ -29,7 +29,7 @@ CASES: Cases = {
     **templates.CASES,
     **ggufs.CASES,
 }
-LOAD_S = 30.0
+LOAD_S = 90.0
 """Past it a load counts as hung; the slowest takes 2 s of its own, on a machine that may be busy."""
 FLOOR_MB = 192
 """Memory that a refusal may take whatever the file's size: a template may make 32 million characters."""
