@@ -18,6 +18,7 @@ Dtype = Annotated[
     str,
     Meta(pattern="^(auto|float32|bfloat16|float16)$", description="one of auto, float32, bfloat16, float16"),
 ]
+Quant = Annotated[str, Meta(pattern="^(none|int8|int4)$", description="one of none, int8, int4")]
 Harness = Annotated[str, Meta(pattern="^torch$", description="a harness of this build, which has: torch")]
 Url = Annotated[
     str, Meta(pattern=r"^https?://[^\s/]+\S*$", description="a URL that begins http:// or https://")

@@ -28,6 +28,7 @@ from neuron.setting_kinds import (
     LogLevel,
     Name,
     Port,
+    Quant,
     Reference,
     Seconds,
     Url,
@@ -125,6 +126,9 @@ class Settings:
     )
     device: Device = key("auto", "auto, cpu, cuda or cuda:N.", "DEVICE")
     dtype: Dtype = key("auto", "auto, float32, bfloat16 or float16.", "DTYPE")
+    quant: Quant = key(
+        "none", "none, int8 or int4: turn the matrices of decoders into narrower ones as they load.", "QUANT"
+    )
     threads: Count | None = key(None, "Threads of the CPU kernels.", "N", unset="all cores")
     context: Count | None = key(
         None, "Upper bound on every model's context, in tokens.", "TOKENS", unset="the model's"

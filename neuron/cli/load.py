@@ -23,12 +23,14 @@ EXAMPLES = (
     "neuron load ./model.gguf --alias assistant --ttl 10m",
     "neuron load qwen3-0.6b --plan",
     "neuron load smollm2 --no-pin --ttl 1h",
+    "neuron load Qwen/Qwen3-0.6B --quant int8",
 )
 ALREADY, CHANGED = "already loaded", "changed"
 PLAN_S = 120.0
 """How long a node may take for its first plan: it imports torch."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Quant = Literal["int8", "int4"]
 
 
 def run(
@@ -37,6 +39,14 @@ def run(
         Dtype | None,
         typer.Option(
             metavar="DTYPE", help="float32, bfloat16 or float16 [the device's own].", show_default=False
+        ),
+    ] = None,
+    quant: Annotated[
+        Quant | None,
+        typer.Option(
+            metavar="QUANT",
+            help="Turn the matrices into narrower ones: int8 or int4 [as they are stored].",
+            show_default=False,
         ),
     ] = None,
     alias: Annotated[str | None, typer.Option(metavar="ID", help="Serve it under this id.")] = None,
@@ -74,9 +84,9 @@ def run(
     """Have a node fetch and load a model.
 
     A model that is loaded already counts as success. --ttl, --pin and --no-pin change one that is loaded, --alias
-    gives it one more id; other files, another --dtype or --device than it has are an error, until it is unloaded. A
-    path is one on the node's machine; on this machine it may be relative. --plan reads the headers of the files
-    alone, on the hub too if the node has not fetched them.
+    gives it one more id; other files, another --dtype, --quant or --device than it has are an error, until it is
+    unloaded. A path is one on the node's machine; on this machine it may be relative. --plan reads the headers
+    of the files alone, on the hub too if the node has not fetched them.
     """
     from neuron.cli.render import notice
     from neuron.wire.node import ModelSpec
@@ -95,10 +105,11 @@ def run(
     with node(host, answer_s=PLAN_S) as client:
         reference = reference_for(client.url, model)
         if plan:
-            raise typer.Exit(show_plan(client, reference, dtype=dtype, device=device, json=json))
+            raise typer.Exit(show_plan(client, reference, dtype=dtype, quant=quant, device=device, json=json))
         spec = ModelSpec(
             model_id=reference,
             dtype=dtype,
+            quant=quant,
             alias=alias,
             device=device,
             ttl_s=ttl_s,

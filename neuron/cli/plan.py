@@ -12,13 +12,19 @@ FITS, DOES_NOT = 0, 1
 
 
 def show_plan(
-    client: NodeClient, reference: str, *, dtype: str | None, device: str | None, json: bool
+    client: NodeClient,
+    reference: str,
+    *,
+    dtype: str | None,
+    quant: str | None,
+    device: str | None,
+    json: bool,
 ) -> int:
     """Show the plan of a node; the exit status."""
     from neuron.cli.render import show_fields, show_json
     from neuron.wire.node import PlanRequest
 
-    plan = client.plan(PlanRequest(model_id=reference, dtype=dtype, device=device))
+    plan = client.plan(PlanRequest(model_id=reference, dtype=dtype, quant=quant, device=device))
     if json:
         show_json(plan)
     else:
@@ -31,7 +37,7 @@ def _fields(plan: LoadPlan) -> list[tuple[str, object]]:
         ("model", plan.model_id),
         ("architecture", f"{plan.family}, {plan.parameters:,} parameters"),
         ("file", f"{plan.quant}, {_mb(plan.file_bytes)}"),
-        ("weights", f"{_mb(plan.weight_bytes)} in {plan.dtype} on {plan.device}"),
+        ("weights", f"{_mb(plan.weight_bytes)} as {plan.weights} on {plan.device}, computed in {plan.dtype}"),
         ("cache", f"{_mb(plan.kv_bytes_per_1000_tokens)} for 1,000 tokens"),
         ("context", f"{plan.context:,} of {plan.model_context:,} tokens"),
         ("free", _mb(plan.free_bytes)),

@@ -60,6 +60,8 @@ class LoadedModel:
     devices: tuple[int, ...]
     device: str
     dtype: str
+    weights: str
+    """What most of them are kept in."""
     quant: str
     """What most of its file is stored in."""
     vocab_size: int

@@ -26,6 +26,8 @@ class LoadPlan:
     """Weights in the file."""
     dtype: str
     """What they are computed in."""
+    weights: str
+    """What most of them are kept in, in memory."""
     device: str
     weight_bytes: int
     """Weights in memory."""

@@ -96,6 +96,7 @@ class Entry:
             weight_bytes=model.weight_bytes,
             context=model.context,
             dtype=model.dtype,
+            weights=model.weights,
             reasoning=model.text.reasoning,
             tool_call=model.text.tool_call,
             generates=model.generates,

@@ -43,6 +43,8 @@ def _differences(was: LoadSpec, model: LoadedModel, spec: LoadSpec) -> Iterator[
         yield f"from {was.source}"
     if spec.dtype not in (None, model.dtype):
         yield f"in {model.dtype}"
+    if spec.quant not in (None, was.quant):
+        yield f"with weights in {model.weights}"
     if not _is_on(model, spec):
         yield f"on {model.device}"
 

@@ -149,6 +149,8 @@ class LoadSpec:
     harness: str = "torch"
     dtype: str | None = None
     """``float32``, ``bfloat16``, ``float16``; None: the settings', then the device's default."""
+    quant: str | None = None
+    """``int8``, ``int4``: turn the matrices into narrower ones; None: the settings'."""
     devices: tuple[int, ...] | None = None
     """CUDA indices; None: ``device``."""
     device: str | None = None

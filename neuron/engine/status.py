@@ -27,6 +27,7 @@ class ModelStatus:
     context: int = 0
     """Tokens of prompt and answer together that are enforced."""
     dtype: str | None = None
+    weights: str | None = None
     reasoning: bool = False
     """Whether the chat template knows about thinking."""
     tool_call: bool = False

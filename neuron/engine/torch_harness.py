@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from importlib.metadata import version
@@ -31,6 +32,7 @@ from neuron.model.device import free_bytes, pick_device, pick_dtype
 from neuron.model.encoder import Encoder
 from neuron.model.families import arch_config
 from neuron.model.load import blueprint, bytes_for_weights, load_model, open_checkpoint, open_files
+from neuron.model.packed import PackedWeight
 from neuron.model.pooling import read_pooling
 from neuron.model.safetensors_checkpoint import HeadersCheckpoint
 from neuron.progress import Progress, Report
@@ -77,7 +79,8 @@ class TorchHarness:
         device, dtype = self._place(spec)
         checkpoint = _headers(found, spec.model_id)
         try:
-            weights = blueprint(checkpoint, dtype, device)
+            quant = self._quant(spec, arch_config(checkpoint.config))
+            weights = blueprint(checkpoint, dtype, device, quant)
             context = self._context(weights.arch)
             if isinstance(weights, Encoder):
                 context = _embed_context(found, context)
@@ -90,6 +93,7 @@ class TorchHarness:
             quant=prevailing_dtype(checkpoint),
             file_bytes=sum(tensor.n_bytes for tensor in checkpoint.tensors.values()),
             dtype=_name(dtype),
+            weights=kept_in(weights),
             device=str(device),
             weight_bytes=weights.weight_bytes(),
             kv_bytes_per_token=weights.arch.kv_bytes_per_token(dtype.itemsize),
@@ -127,7 +131,8 @@ class TorchHarness:
         if spec.force:
             event(log, "memory is not checked", level=logging.WARNING, id=spec.model_id, reason="force")
         free = None if spec.force else self._free_bytes
-        weights = load_model(checkpoint, device=device, dtype=dtype, report=report, free=free)
+        quant = self._quant(spec, arch)
+        weights = load_model(checkpoint, device=device, dtype=dtype, quant=quant, report=report, free=free)
         report(Progress("warm up"))
         warm_up(weights, self._settings.max_in_flight)
         embedder = Embedder(weights, pooling, self._settings.prefill_chunk_tokens)
@@ -163,13 +168,14 @@ class TorchHarness:
             devices=() if device.type == "cpu" else (device.index or 0,),
             device=str(device),
             dtype=_name(weights.dtype),
+            weights=kept_in(weights),
             quant=quant,
             vocab_size=arch.vocab_size,
             weight_bytes=weights.weight_bytes(),
             kv_bytes_per_token=per_token,
             model_context=context if decoder else embed_context,
             defaults=defaults,
-            fingerprint=fingerprint(weights.device, weights.dtype),
+            fingerprint=fingerprint(weights),
             embed_context=embed_context,
             generates=decoder is not None,
         )
@@ -178,6 +184,11 @@ class TorchHarness:
         """Where a model is loaded, and in what."""
         device = self._device(spec)
         return device, pick_dtype(spec.dtype or self._settings.dtype, device)
+
+    def _quant(self, spec: LoadSpec, arch: ArchConfig | EncoderConfig) -> str | None:
+        """What matrices are turned into; the settings' is for decoders alone."""
+        by_default = isinstance(arch, ArchConfig) and self._settings.quant != "none"
+        return spec.quant or (self._settings.quant if by_default else None)
 
     def _context(self, arch: ArchConfig | EncoderConfig) -> int:
         return min(arch.context, self._settings.context or arch.context)
@@ -278,14 +289,24 @@ def prefix_cache(settings: Settings, kv_budget_bytes: int) -> PrefixCache | None
     return PrefixCache(settings.prefix_cache_mb << 20) if settings.prefix_cache_mb else None
 
 
-def fingerprint(device: torch.device, dtype: torch.dtype) -> str:
-    """Build, kernels and dtype, on which the last bits of a sum depend: the same ones give the same text."""
+def kept_in(model: Decoder | Encoder) -> str:
+    """What most of the weights are kept in: a file's format, or the dtype."""
+    n_weights: Counter[str] = Counter()
+    for _, view in model.named_views():
+        n_weights[view.format.name if isinstance(view, PackedWeight) else _name(view.dtype)] += view.numel()
+    return n_weights.most_common(1)[0][0]
+
+
+def fingerprint(model: Decoder | Encoder) -> str:
+    """Build, kernels and weights, on which the last bits of a sum depend: the same ones give the same text."""
+    device = model.device
     if device.type == "cuda":
         kernels = torch.cuda.get_device_name(device).replace(" ", "_")
     else:
-        kernels = f"{torch.backends.cpu.get_cpu_capability().lower()}-{torch.get_num_threads()}t"
-    name = str(dtype).removeprefix("torch.")
-    return f"neuron-{version('neuron-node')}-torch-{torch.__version__}-{device.type}-{kernels}-{name}"
+        of = "native" if isinstance(model, Decoder) and model.lm_head.packed else "torch"
+        kernels = f"{torch.backends.cpu.get_cpu_capability().lower()}-{torch.get_num_threads()}t-{of}"
+    numbers = f"{_name(model.dtype)}-{kept_in(model).lower()}"
+    return f"neuron-{version('neuron-node')}-torch-{torch.__version__}-{device.type}-{kernels}-{numbers}"
 
 
 def sampling_defaults(files: ModelFolder | GgufFile) -> Sampling:

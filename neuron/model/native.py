@@ -70,8 +70,8 @@ def product(matrix: Matrix, x: Tensor, y: Tensor) -> None:
 def best_ids(logits: Tensor) -> list[int]:
     """The likeliest id of each row of logits [R, V] float32; -1 where one of a row is not finite."""
     if logits.device.type != "cpu" or (lib := library()) is None:
-        best = logits.max(dim=-1)  # NaN in a row makes its maximum NaN
-        return torch.where(best.values.isfinite(), best.indices, -1).tolist()
+        finite = logits.sum(dim=-1).isfinite()
+        return torch.where(finite, logits.argmax(dim=-1), -1).tolist()
     ids = torch.empty(len(logits), dtype=torch.int64)
     lib.neuron_best(logits.contiguous().data_ptr(), *logits.shape, ids.data_ptr())
     return ids.tolist()

@@ -71,6 +71,8 @@ class LoadPlan(msgspec.Struct, kw_only=True):
     """What most of the file is stored in: ``BF16``, ``Q4_1``."""
     file_bytes: int
     dtype: str
+    weights: str
+    """What most of the weights are kept in, in memory: ``BF16``, ``Q4_1``."""
     device: str
     weight_bytes: int
     """Weights in memory, in ``dtype``."""
@@ -138,6 +140,8 @@ class ModelInfo(msgspec.Struct, kw_only=True):
     """What most of its file is stored in: ``BF16``, ``Q4_1``."""
     dtype: str | None = None
     """What it is computed in."""
+    weights: str | None = None
+    """What most of its weights are kept in, in memory."""
     device: str | None = None
     """``cpu``, ``cuda:0``."""
     in_flight: int = 0

@@ -99,6 +99,7 @@ def test_models_lists_only_what_answers_or_will(node: NodeServer) -> None:
         "source": None,
         "quant": None,
         "dtype": "float32",
+        "weights": "F32",
         "device": None,
         "in_flight": 0,
         "queue_depth": 0,

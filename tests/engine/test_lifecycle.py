@@ -81,6 +81,7 @@ async def test_queued_readers_that_leave_do_not_touch_the_running_one(tiny: tupl
     engine = Engine(replace(SETTINGS, max_in_flight=1))
     await engine.start()
     await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
+    hold_device(engine, "tiny", 0.3)
     running = await engine.submit(endless())
     queued = [await engine.submit(endless()) for _ in range(20)]
     assert figures(engine).queue_depth == 20
@@ -97,6 +98,7 @@ async def test_the_queue_is_bounded_and_everyone_admitted_finishes(tiny: tuple[P
     engine = Engine(replace(SETTINGS, max_in_flight=2, max_queue_depth=3))
     await engine.start()
     await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
+    hold_device(engine, "tiny", 0.3)
     streams, refused = [], []
     for _ in range(9):
         try:
@@ -383,6 +385,7 @@ async def test_a_drain_fails_what_waits_or_lets_it_run(tiny: tuple[Path, Any], f
     engine = Engine(replace(SETTINGS, max_in_flight=1))
     await engine.start()
     await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
+    hold_device(engine, "tiny", 0.3)
     streams = [await engine.submit(endless()) for _ in range(4)]
     drain = asyncio.create_task(engine.drain(60.0, finish_queued=finish_queued))
     ends = [[event async for event in stream][-1] for stream in streams]

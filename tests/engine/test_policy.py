@@ -24,6 +24,7 @@ from neuron.errors import (
     ModelNotLoaded,
     NeuronError,
     QueueFull,
+    UnsupportedParameter,
 )
 from neuron.log import as_line
 from neuron.model.native import library
@@ -472,3 +473,36 @@ async def test_unload_now_cuts_what_runs(engine: Engine) -> None:
     await engine.unload("tiny", now=True)
     assert time.monotonic() - began_s < 5
     assert not isinstance([event async for event in stream][-1], Finished)
+
+
+@pytest.mark.skipif(library() is None, reason="no kernels were compiled: there is no C compiler")
+@pytest.mark.parametrize(("quant", "kept"), [("int8", "Q8_0"), ("int4", "Q4_1")])
+async def test_weights_are_narrower_where_a_load_or_the_settings_ask_for_it(
+    tiny: tuple[Path, Any], quant: str, kept: str
+) -> None:
+    def found(report: Report | None = None) -> Path:
+        return tiny[0]
+
+    async with started(SETTINGS) as engine:
+        spec = LoadSpec(model_id="narrow", quant=quant)
+        plan = await engine.plan(spec, found)
+        await engine.load(spec, found)
+        await engine.load(LoadSpec(model_id="wide"), found)
+        narrow, wide = engine._models.serving("narrow"), engine._models.serving("wide")
+        assert (narrow.weights, plan.weights, wide.weights) == (kept, kept, "F32")
+        assert plan.weight_bytes == narrow.weight_bytes < wide.weight_bytes / 2
+        assert narrow.fingerprint != wide.fingerprint
+        await ask(engine, "narrow")
+        other = "int4" if quant == "int8" else "int8"
+        with pytest.raises(LoadedDifferently, match=kept):
+            await engine.load(LoadSpec(model_id="narrow", quant=other), found)
+    async with started(replace(SETTINGS, quant=quant)) as engine:
+        await engine.load(LoadSpec(model_id="narrow"), found)
+        assert engine._models.serving("narrow").weights == kept
+
+
+async def test_weights_that_can_not_be_made_narrower_are_refused(tiny: tuple[Path, Any]) -> None:
+    async with started(SETTINGS) as engine:
+        for how in (engine.plan, engine.load):
+            with pytest.raises(UnsupportedParameter, match="int8"):
+                await how(LoadSpec(model_id="x", dtype="bfloat16", quant="int8"), lambda *report: tiny[0])

@@ -377,7 +377,7 @@ LOAD = Request(
     cases={
         "model_id": Honoured(value="a/c", at="load.model_id"),
         "harness": Honoured(value="candle", at="load.harness", shows="torch"),
-        "quant": Refused(value="Q4_K_M"),
+        "quant": Honoured(value="int8", at="load.quant"),
         "tensor_parallel": Refused(value=2, neutral=[1]),
         "devices": Honoured(value=[0], at="load.devices", shows=(0,)),
         "alias": Honoured(value="mine", at="load.model_id"),
@@ -397,7 +397,7 @@ PLAN = Request(
     cases={
         "model_id": Honoured(value="a/c", at="load.model_id"),
         "harness": Honoured(value="candle", at="load.harness", shows="torch"),
-        "quant": Refused(value="Q4_K_M"),
+        "quant": Honoured(value="int8", at="load.quant"),
         "tensor_parallel": Refused(value=2, neutral=[1]),
         "devices": Honoured(value=[0], at="load.devices", shows=(0,)),
         "device": Honoured(value="cpu", at="load.device"),

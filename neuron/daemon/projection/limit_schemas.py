@@ -8,7 +8,7 @@ from typing import Any
 from neuron.daemon.projection import limits, refusals
 from neuron.daemon.projection.anthropic_prompt import KINDS
 from neuron.daemon.projection.limits import LIMITS, Limit
-from neuron.daemon.projection.load import DTYPES, HARNESSES
+from neuron.daemon.projection.load import DTYPES, HARNESSES, QUANTS
 from neuron.daemon.projection.messages import ROLES
 from neuron.daemon.projection.tools import MAX_TOOLS, NAME
 
@@ -64,6 +64,7 @@ FIELDS: Mapping[str, Mapping[str, Schema]] = {
     "ResponsesRequest.tools": {"array": {"maxItems": MAX_TOOLS, "items": _BLOCK}},
     "DrainRequest.timeout_s": {"number": {"minimum": 0, "maximum": 86400}},
     "ModelSpec.harness": {"string": {"enum": list(HARNESSES)}},
+    "ModelSpec.quant": {"string": {"enum": list(QUANTS)}},
     "ModelSpec.dtype": {"string": {"enum": list(DTYPES)}},
 }
 """Field, or struct and field → JSON type → what holds for a value of that type, beyond a range of numbers."""

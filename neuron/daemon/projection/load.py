@@ -29,6 +29,7 @@ from neuron.wire.node import ModelSpec
 HARNESSES: Mapping[str, str] = {"torch": "torch", "candle": "torch"}
 """Names on the wire → harness. Gateways in the field say ``candle`` for the one that there is."""
 
+QUANTS = ("int8", "int4")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 MIB = 1 << 20
@@ -53,6 +54,7 @@ def load_spec(spec: ModelSpec, host: Host) -> LoadSpec:
         model_id=spec.alias or served_as,
         harness=HARNESSES[spec.harness],
         dtype=_dtype(spec.dtype),
+        quant=spec.quant,
         devices=_devices(spec.devices, host),
         device=_device(spec, host),
         source=spec.model_id,
@@ -69,10 +71,10 @@ def _refuse_unsupported(spec: ModelSpec) -> None:
             f"tensor_parallel={spec.tensor_parallel}: this build runs a model on one device",
             param="tensor_parallel",
         )
-    if spec.quant is not None:
+    if spec.quant not in (None, *QUANTS):
         raise QuantNotFound(
-            f"quant={spec.quant[:40]!r}: this build loads the files of a model as they are",
-            hint=f"leave quant out, or name the file: {spec.model_id}:{spec.quant[:40]}",
+            f"quant={spec.quant[:40]!r}: this build turns weights into {' or '.join(QUANTS)} while it loads them",
+            hint=f"leave quant out, or name a file that is so: {spec.model_id}:{spec.quant[:40]}",
             quant=spec.quant[:40],
         )
 
@@ -198,6 +200,7 @@ def plan(found: LoadPlan) -> wire.LoadPlan:
         quant=found.quant,
         file_bytes=found.file_bytes,
         dtype=found.dtype,
+        weights=found.weights,
         device=found.device,
         weight_bytes=found.weight_bytes,
         kv_bytes_per_1000_tokens=1000 * found.kv_bytes_per_token,

@@ -104,6 +104,7 @@ def model_info(model: engine.ModelStatus) -> wire.ModelInfo:
         source=model.source,
         quant=model.quant,
         dtype=model.dtype,
+        weights=model.weights,
         device=model.device,
         idle_s=model.idle_s,
         ttl_s=model.ttl_s,
