@@ -46,6 +46,7 @@ OTHER_VARIABLES = frozenset(
         "NEURON_HOST",
         "NEURON_NO_HISTORY",
         "NEURON_STATE",
+        "NEURON_TORCH_ONLY",
         "NEURON_TRACEBACK",
     }
 )
