@@ -46,10 +46,13 @@ def _from_hub(reference: Reference) -> Headers:
 
     try:
         api = HfApi(endpoint=constants.ENDPOINT)
+        # asked once, and first: a download of a file tries for half a minute where no hub answers
+        timeout_s = constants.HF_HUB_ETAG_TIMEOUT
+        commit = api.model_info(reference.name, revision=reference.revision, timeout=timeout_s).sha
         config = api.hf_hub_download(
-            reference.name, CONFIG, revision=reference.revision, cache_dir=constants.HF_HUB_CACHE
+            reference.name, CONFIG, revision=commit, cache_dir=constants.HF_HUB_CACHE
         )
-        found = api.get_safetensors_metadata(reference.name, revision=reference.revision)
+        found = api.get_safetensors_metadata(reference.name, revision=commit)
     except (NotASafetensorsRepoError, RemoteEntryNotFoundError, SafetensorsParsingError) as e:
         raise must_be_fetched(reference.text) from e
     except hub_exceptions() as e:

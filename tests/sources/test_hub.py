@@ -395,3 +395,11 @@ def test_what_has_no_safetensors_must_be_fetched_before_it_is_looked_at(hub: Fak
         with pytest.raises(RepoFetchFailed) as caught:
             headers.find(text)
         assert "neuron pull" in str(caught.value.hint)
+
+
+def test_a_hub_that_fails_is_asked_for_headers_once(hub: FakeHub) -> None:
+    hub.repo("org/name", {"config.json": b"{}"})
+    hub.fail = (500, {})
+    with pytest.raises(RepoFetchFailed):
+        headers.find("org/name")
+    assert len(hub.requests) == 1
