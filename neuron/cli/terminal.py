@@ -31,7 +31,7 @@ def dim(text: str, stream: TextIO) -> str:
 @contextlib.contextmanager
 def keys_wait() -> Iterator[None]:
     """While an answer is printed: typed keys aren't echoed into it, and wait for the next prompt as they were
-    typed. Ctrl-C still interrupts."""
+    typed. Ctrl-C still interrupts. A shell that stopped the process may have changed the terminal meanwhile."""
     if not is_capable(sys.stdin):
         yield
         return
@@ -41,10 +41,16 @@ def keys_wait() -> Iterator[None]:
     quiet = termios.tcgetattr(sys.stdin)
     quiet[0] &= ~termios.ICRNL
     quiet[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+
+    def hush(number: int = 0, frame: FrameType | None = None) -> None:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+
+    continued = signal.signal(signal.SIGCONT, hush)
+    hush()
     try:
         yield
     finally:
+        signal.signal(signal.SIGCONT, continued)
         termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 

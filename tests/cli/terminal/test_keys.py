@@ -1,7 +1,9 @@
 """What is typed: several lines, paste, history, completion, an editor, Ctrl-C and Ctrl-D."""
 
 import os
+import signal
 import stat
+import termios
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -182,3 +184,18 @@ def test_an_editor_that_fails_is_told_and_the_text_stays(chat: Open, asked: Aske
         screen.press("enter")
         screen.wait_for("Hello wörld")
         assert asked() == ["begun"]
+
+
+def test_keys_go_on_waiting_after_a_shell_stopped_the_program_and_changed_its_terminal(
+    chat: Open, node: NodeServer
+) -> None:
+    node.engine.script = Script(texts=["part "] * 500, step_s=0.02)
+    with chat() as screen:
+        screen.wait_prompt()
+        screen.ask("one")
+        screen.wait_for("part part")
+        modes = termios.tcgetattr(screen.child.fileno())
+        modes[3] |= termios.ECHO | termios.ICANON
+        termios.tcsetattr(screen.child.fileno(), termios.TCSANOW, modes)
+        screen.child.kill(signal.SIGCONT)
+        screen.until(lambda: not termios.tcgetattr(screen.child.fileno())[3] & termios.ECHO)
