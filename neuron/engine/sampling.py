@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from random import getrandbits
 
 import torch
 from torch import Tensor
 
 from neuron.engine.request import Sampling
 from neuron.engine.rules import Rules
+from neuron.model.native import Draw, library
+from neuron.model.native import draw as draw_by_kernels
 
 SHORTLIST = 512
 """Candidates sorted first for ``top_p``; the whole vocabulary is sorted only when they do not hold its mass."""
@@ -44,11 +47,9 @@ class Sampler:
         self.is_plain_greedy = is_plain and self.temperature == 0
         self.is_plain_draw = is_plain and self.temperature > 0
         """Whether `draw` on the logits is all that `pick` does."""
-        self.generator = torch.Generator(device=device)
-        if sampling.seed is None:
-            self.generator.seed()
-        else:
-            self.generator.manual_seed(sampling.seed)
+        self._seed = getrandbits(63) if sampling.seed is None else sampling.seed
+        self._n_drawn = 0
+        self._generator = torch.Generator(device=device).manual_seed(self._seed)
         self._bias = _sparse(sampling.logit_bias, vocab_size, device)
         self._seen: Tensor | None = None  # [V] bool, prompt and answer
         self._counts: Tensor | None = None  # [V] float32, answer only
@@ -87,9 +88,15 @@ class Sampler:
             logits = logits - presence - self._counts * self.frequency
         return logits
 
+    def next_draw(self) -> Draw:
+        """How the processor's kernels draw the next id."""
+        self._n_drawn += 1
+        seed, count = self._seed & (1 << 64) - 1, self._n_drawn
+        return Draw(self.temperature, self.top_p, self.min_p, self.top_k, seed, count)
+
     def noise(self) -> Tensor:
         """[V] float32 from Exp(1), the request's own."""
-        uniform = torch.rand(self._vocab_size, generator=self.generator, device=self.generator.device)
+        uniform = torch.rand(self._vocab_size, generator=self._generator, device=self._generator.device)
         return uniform.log_().neg_()  # three times as fast as `exponential_` on a CPU
 
     def _record(self, chosen: int) -> None:
@@ -108,6 +115,8 @@ def draw(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
     the others, so the last bits of the logits, which a batch changes, do not change what is drawn. A cumulative sum
     would: among thousands of unlikely ids it shifts by more than one of them is wide.
     """
+    if scores.device.type == "cpu" and library() is not None:
+        return draw_by_kernels(scores, [s.next_draw() for s in samplers])
     temperatures = torch.tensor([[s.temperature] for s in samplers], device=scores.device)
     probs = (scores / temperatures).softmax(dim=-1)  # [R, V]
     noise = torch.stack([s.noise() for s in samplers])

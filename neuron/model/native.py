@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +34,19 @@ class Matrix(ctypes.Structure):
     )
 
 
+class Draw(ctypes.Structure):
+    """``Draw`` of ``draw.h``: how one id is drawn. ``count``: how many were drawn with the seed before."""
+
+    _fields_ = (
+        ("temperature", ctypes.c_float),
+        ("top_p", ctypes.c_float),
+        ("min_p", ctypes.c_float),
+        ("top_k", ctypes.c_int32),
+        ("seed", ctypes.c_uint64),
+        ("count", ctypes.c_uint64),
+    )
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The build for this processor; None where nothing was compiled or it is turned off."""
@@ -51,6 +65,8 @@ def declared(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.neuron_product.restype = None
     lib.neuron_rows.argtypes = (pointer, pointer, size, pointer)
     lib.neuron_rows.restype = None
+    lib.neuron_draw.argtypes = (pointer, size, size, pointer, pointer, ctypes.c_int)
+    lib.neuron_draw.restype = ctypes.c_int
     lib.neuron_best.argtypes = (pointer, size, size, pointer)
     lib.neuron_best.restype = None
     lib.neuron_step.argtypes = (pointer, pointer)
@@ -65,6 +81,18 @@ def product(matrix: Matrix, x: Tensor, y: Tensor) -> None:
     x = x.contiguous()
     threads = torch.get_num_threads()
     lib.neuron_product(ctypes.byref(matrix), x.data_ptr(), len(x), y.data_ptr(), y.stride(0), threads)
+
+
+def draw(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """An id for each row of scores [R, V] float32. Raises `MemoryError`."""
+    lib = library()
+    assert lib is not None
+    ids = torch.empty(len(scores), dtype=torch.int64)
+    how = (Draw * len(draws))(*draws)
+    at, threads = scores.contiguous().data_ptr(), torch.get_num_threads()
+    if lib.neuron_draw(at, *scores.shape, ctypes.byref(how), ids.data_ptr(), threads):
+        raise MemoryError("no memory to draw a token")
+    return ids.tolist()
 
 
 def best_ids(logits: Tensor) -> list[int]:

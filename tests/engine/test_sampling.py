@@ -9,9 +9,22 @@ import pytest
 import torch
 
 from neuron.engine.request import NEUTRAL, Sampling
-from neuron.engine.sampling import Sampler
+from neuron.engine.sampling import Sampler, draw
+from neuron.model.native import library
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True, params=["kernels", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything here holds for both ways to draw."""
+    if request.param == "torch":
+        monkeypatch.setattr("neuron.engine.sampling.library", lambda: None)
+    elif library() is None:
+        pytest.skip("no kernels were compiled: there is no C compiler")
+    return str(request.param)
+
+
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, 1.5, -3.0])
 
 
@@ -85,3 +98,45 @@ def test_a_seed_belongs_to_its_request() -> None:
     torch.manual_seed(0)
     assert drawn_first == [other.pick(LOGITS) for _ in range(30)]
     assert drawn_first != [sampler(Sampling(seed=5)).pick(LOGITS) for _ in range(30)]
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0.7),
+        Sampling(top_p=0.9),
+        Sampling(top_k=40, temperature=1.5),
+        Sampling(top_k=5, top_p=0.8),
+        Sampling(top_p=0.95, min_p=0.05),
+        Sampling(min_p=0.02),
+    ],
+    ids=str,
+)
+def test_what_can_be_drawn_from_a_large_vocabulary_is_what_the_definition_says(sampling: Sampling) -> None:
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(3000)
+    whole = sampling.over(NEUTRAL)
+    probs, ids = (logits / whole.temperature).softmax(0).sort(descending=True)
+    kept = probs[: whole.top_k or len(probs)]
+    kept = kept[kept.cumsum(0) - kept < whole.top_p * (kept.sum() if whole.top_k else 1.0)]
+    kept = kept[kept >= whole.min_p * kept[0]]
+    want = dict(zip(ids.tolist(), (kept / kept.sum()).tolist(), strict=False))
+    one, n = sampler(replace(sampling, seed=2), vocab_size=3000), 6000
+    counts = Counter(one.pick(logits) for _ in range(n))
+    assert counts.keys() <= want.keys()
+    for token, p in want.items():
+        spread = (p * (1 - p) / n) ** 0.5
+        assert abs(counts[token] / n - p) < 5 * spread + 1 / n, token
+
+
+def test_rows_that_are_drawn_together_are_drawn_as_alone() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(6, 400)
+    kinds = [Sampling(), Sampling(top_k=3), Sampling(top_p=0.5), Sampling(min_p=0.1), Sampling(), Sampling()]
+
+    def samplers() -> list[Sampler]:
+        return [sampler(replace(kind, seed=i), vocab_size=400) for i, kind in enumerate(kinds)]
+
+    together, alone = samplers(), samplers()
+    for _ in range(20):
+        assert draw(together, logits) == [one.pick(row) for one, row in zip(alone, logits, strict=True)]

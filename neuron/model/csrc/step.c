@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 
+#include "draw.h"
 #include "matrix.h"
 #include "pool.h"
 
@@ -400,30 +401,6 @@ static void run_product(void *what, int thread) {
 void neuron_product(const Matrix *matrix, const float *x, int64_t rows, float *y, int64_t ldy, int threads) {
     Product p = {.matrix = matrix, .x = x, .y = y, .rows = rows, .ldy = ldy};
     run(run_product, &p, threads);
-}
-
-/* The largest number of each row and where it is first; -1 where one is not a number or infinite. */
-void neuron_best(const float *x, int64_t rows, int64_t n, int64_t *where) {
-    for (int64_t r = 0; r < rows; r++) {
-        const float *row = x + r * n;
-        float most = -INFINITY;
-        vf highest = vset(-INFINITY), odd = vset(0);
-        int64_t i = 0;
-        for (; i + W <= n; i += W) {
-            vf v = vload(row + i);
-            highest = vmax(highest, v);
-            odd += v * vset(0); /* NaN from then on */
-        }
-        float each[W], nothing = vsum(odd);
-        vstore(each, highest);
-        for (int l = 0; l < W; l++) most = each[l] > most ? each[l] : most;
-        for (; i < n; i++) {
-            most = row[i] > most ? row[i] : most;
-            nothing += row[i] * 0;
-        }
-        for (i = 0; nothing == 0 && row[i] != most; i++) {}
-        where[r] = nothing == 0 ? i : -1;
-    }
 }
 
 /* out [n, n_in] = rows of the matrix. */
