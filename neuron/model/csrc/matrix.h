@@ -34,10 +34,21 @@ INLINE vf plain_weights(const int format, const uint8_t *tile, int64_t k, int la
     return load_bf16((const uint16_t *)tile + at);
 }
 
-#define MOST_ROWS (W == 16 ? 8 : 4) /* of the input, whose sums fit into the registers beside the weights */
+#define MOST_ROWS (W == 16 ? 5 : 4) /* of the input at a time: more sums do not fit beside the weights in the registers */
+#define FEW_ROWS 32 /* up to so many, weights are unpacked again for every MOST_ROWS */
+#define AHEAD 10240 /* bytes: what is fetched while a tile is used again, which the processor can't foresee */
 
-/* sums[r] += weights of one group of 32 inputs times row r of x, for W outputs from `lane` on. */
-INLINE void add_group(const int format, const int rows, const uint8_t *group, const float *x, int64_t ldx, vf *sums) {
+INLINE void fetch(const uint8_t *from, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + AHEAD + i, 0, 2);
+}
+
+/* sums[r] += weights of one group of 32 inputs times row r of x, for W outputs from `lane` on. `x_sums` [rows, ld_sums]: of
+ * the group in each row, for formats with a minimum.
+ */
+INLINE void add_group(
+    const int format, const int rows, const uint8_t *group, const float *x, int64_t ldx, const float *x_sums,
+    int64_t ld_sums, vf *sums
+) {
     vf even[MOST_ROWS], odd[MOST_ROWS], total[MOST_ROWS], a, b;
     for (int r = 0; r < rows; r++) even[r] = odd[r] = total[r] = vset(0);
     if (format == Q8_0) {
@@ -63,44 +74,38 @@ INLINE void add_group(const int format, const int rows, const uint8_t *group, co
     for (int r = 0; r < rows; r++) sums[r] += scale * (even[r] + odd[r]);
     if (format == Q4_1) {
         vf minimum = load_split_f16(group + 2 * LANES);
-        for (int r = 0; r < rows; r++) {
-            float sum = 0;
-#pragma GCC unroll 1
-            for (int k = 0; k < GROUP; k += W) sum += vsum(vload(x + r * ldx + k));
-            sums[r] += minimum * vset(sum);
-        }
+        for (int r = 0; r < rows; r++) sums[r] += minimum * vset(x_sums[r * ld_sums]);
     }
 }
 
 /* y[r] = W outputs of a tile from `lane` on, for a few rows of x; the weights go from memory to registers. */
 INLINE void few_rows(
-    const int format, const int rows, const uint8_t *tile, int n_in, int lane, const float *x, int64_t ldx, vf *y
+    const int format, const int rows, const uint8_t *tile, int n_in, int lane, const float *x, int64_t ldx,
+    const float *x_sums, vf *y
 ) {
     for (int r = 0; r < rows; r++) y[r] = vset(0);
     if (format > BF16) {
         const uint8_t *group = tile + lane;
-        for (int k = 0; k < n_in; k += GROUP, group += GROUP_BYTES[format] * LANES)
-            add_group(format, rows, group, x + k, ldx, y);
+        for (int k = 0; k < n_in; k += GROUP, group += GROUP_BYTES[format] * LANES) {
+            if (rows > 1 && lane == 0) fetch(group, GROUP_BYTES[format] * LANES);
+            add_group(format, rows, group, x + k, ldx, x_sums + k / GROUP, n_in / GROUP, y);
+        }
         return;
     }
     vf more[3][MOST_ROWS];
     int k = 0;
     for (int r = 0; r < rows; r++) more[0][r] = more[1][r] = more[2][r] = vset(0);
     for (; k + 4 <= n_in; k += 4) {
+        int bytes = GROUP_BYTES[format] / GROUP * LANES;
+        if (rows > 1 && lane == 0) fetch(tile + k * bytes, 4 * bytes);
         vf a = plain_weights(format, tile, k, lane), b = plain_weights(format, tile, k + 1, lane);
         vf c = plain_weights(format, tile, k + 2, lane), d = plain_weights(format, tile, k + 3, lane);
         for (int r = 0; r < rows; r++) {
             const float *at = x + r * ldx + k;
             y[r] += a * vset(at[0]);
-            if (rows <= 4) {
-                more[0][r] += b * vset(at[1]);
-                more[1][r] += c * vset(at[2]);
-                more[2][r] += d * vset(at[3]);
-            } else { /* enough sums go on at once, and no registers are left */
-                y[r] += b * vset(at[1]);
-                more[0][r] += c * vset(at[2]);
-                more[0][r] += d * vset(at[3]);
-            }
+            more[0][r] += b * vset(at[1]);
+            more[1][r] += c * vset(at[2]);
+            more[2][r] += d * vset(at[3]);
         }
     }
     for (; k < n_in; k++)
@@ -183,26 +188,28 @@ static void unpack(const Matrix *m, int tile, int k, int end, float *out) {
 }
 
 INLINE void few_rows_of_tile(
-    const int format, const int rows, const uint8_t *tile, int n_in, const float *x, int64_t ldx, float *y, int64_t ldy
+    const int format, const int rows, const uint8_t *tile, int n_in, const float *x, int64_t ldx, const float *x_sums,
+    float *y, int64_t ldy
 ) {
     for (int lane = 0; lane < LANES; lane += W) {
         vf sums[MOST_ROWS];
-        few_rows(format, rows, tile, n_in, lane, x, ldx, sums);
+        few_rows(format, rows, tile, n_in, lane, x, ldx, x_sums, sums);
         for (int r = 0; r < rows; r++) vstore(y + r * ldy + lane, sums[r]);
     }
 }
 
 static void tile_times_rows(
-    const Matrix *m, int tile, int rows, const float *x, int64_t ldx, float *y, int64_t ldy
+    const Matrix *m, int tile, int rows, const float *x, int64_t ldx, const float *x_sums, float *y, int64_t ldy
 ) {
     const uint8_t *data = tile_at(m, tile);
-    switch (m->format * 8 + rows - 1) {
+    switch (m->format * 8 + rows) {
 #define ROWS(F, R)                                                                                           \
-    case F * 8 + R - 1:                                                                                      \
-        if (R <= MOST_ROWS) few_rows_of_tile(F, R <= MOST_ROWS ? R : 1, data, m->n_in, x, ldx, y, ldy);      \
+    case F * 8 + R:                                                                                          \
+        if (R <= MOST_ROWS)                                                                                  \
+            few_rows_of_tile(F, R <= MOST_ROWS ? R : 1, data, m->n_in, x, ldx, x_sums, y, ldy);              \
         break;
 #define CASE(F)                                                                                              \
-    ROWS(F, 1) ROWS(F, 2) ROWS(F, 3) ROWS(F, 4) ROWS(F, 5) ROWS(F, 6) ROWS(F, 7) ROWS(F, 8)
+    ROWS(F, 1) ROWS(F, 2) ROWS(F, 3) ROWS(F, 4) ROWS(F, 5)
         CASE(F32) CASE(F16) CASE(BF16) CASE(Q8_0) CASE(Q4_0) CASE(Q4_1)
 #undef CASE
 #undef ROWS
@@ -211,11 +218,31 @@ static void tile_times_rows(
 
 static int n_strips(const Matrix *m) { return (m->n_out + STRIP - 1) / STRIP; }
 
-/* y [rows][STRIP] = the outputs of one strip for rows of x, without bias; y is the caller's own. */
-static void strip_times_rows(const Matrix *m, int strip, int rows, const float *x, int64_t ldx, float *y) {
+/* x_sums [rows, n / GROUP] = sums of the groups of x. */
+static void sum_groups(const float *x, int64_t rows, int n, float *x_sums) {
+    for (int64_t g = 0; g < rows * (n / GROUP); g++) {
+        const float *at = x + g / (n / GROUP) * n + g % (n / GROUP) * GROUP;
+        vf sum = vset(0);
+        for (int i = 0; i < GROUP; i += W) sum += vload(at + i);
+        x_sums[g] = vsum(sum);
+    }
+}
+
+/* y [rows][STRIP] = the outputs of one strip for rows of x, without bias; y is the caller's own. For more than
+ * FEW_ROWS, x_sums may be null.
+ */
+static void strip_times_rows(
+    const Matrix *m, int strip, int rows, const float *x, int64_t ldx, const float *x_sums, float *y
+) {
     int first = strip * 2, n_tiles = (m->n_out + LANES - 1) / LANES - first >= 2 ? 2 : 1;
-    if (rows <= MOST_ROWS) {
-        for (int t = 0; t < n_tiles; t++) tile_times_rows(m, first + t, rows, x, ldx, y + t * LANES, STRIP);
+    if (x_sums && rows <= (W == 16 || m->format > BF16 ? FEW_ROWS : 2 * MOST_ROWS)) {
+        int n_blocks = (rows + MOST_ROWS - 1) / MOST_ROWS, most = (rows + n_blocks - 1) / n_blocks;
+        for (int t = 0; t < n_tiles; t++)
+            for (int r = 0; r < rows; r += most) {
+                int n = rows - r < most ? rows - r : most;
+                const float *sums = x_sums + (int64_t)r * (m->n_in / GROUP);
+                tile_times_rows(m, first + t, n, x + r * ldx, ldx, sums, y + r * STRIP + t * LANES, STRIP);
+            }
         return;
     }
     float panel[PANEL_INPUTS * STRIP] __attribute__((aligned(64)));

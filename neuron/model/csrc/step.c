@@ -121,14 +121,15 @@ static void products(
     Here *here, const Matrix *const *matrices, float *const *y, int n_matrices, const float *x, int rows, int add
 ) {
     atomic_int *next = next_phase(here);
-    float out[rows * STRIP];
-    int first, end, n_pieces = 0;
+    int first, end, n_pieces = 0, n_in = matrices[0]->n_in;
+    float out[rows * STRIP], x_sums[rows * (n_in / GROUP) + 1];
+    sum_groups(x, rows, n_in, x_sums);
     for (int i = 0; i < n_matrices; i++) n_pieces += n_strips(matrices[i]);
     while (take(next, n_pieces, &first, &end))
         for (int piece = first; piece < end; piece++) {
             int strip = piece, i = 0;
             while (strip >= n_strips(matrices[i])) strip -= n_strips(matrices[i++]);
-            strip_times_rows(matrices[i], strip, rows, x, matrices[i]->n_in, out);
+            strip_times_rows(matrices[i], strip, rows, x, n_in, x_sums, out);
             put(matrices[i], strip, rows, out, y[i], add);
         }
     meet();
@@ -142,11 +143,12 @@ static void gate_and_up(Here *here, const Layer *layer, const float *x) {
     bare_gate.bias = 0;
     atomic_int *next = next_phase(here);
     int rows = s->b->n_rows, first, end;
-    float g[rows * STRIP], u[rows * STRIP];
+    float g[rows * STRIP], u[rows * STRIP], x_sums[rows * (gate->n_in / GROUP) + 1];
+    sum_groups(x, rows, gate->n_in, x_sums);
     while (take(next, n_strips(gate), &first, &end))
         for (int strip = first; strip < end; strip++) {
-            strip_times_rows(gate, strip, rows, x, gate->n_in, g);
-            strip_times_rows(up, strip, rows, x, up->n_in, u);
+            strip_times_rows(gate, strip, rows, x, gate->n_in, x_sums, g);
+            strip_times_rows(up, strip, rows, x, up->n_in, x_sums, u);
             int at = strip * STRIP, n = gate->n_out - at < STRIP ? gate->n_out - at : STRIP;
             for (int r = 0; r < rows; r++) {
                 for (int i = 0; i < n; i++) {
@@ -382,13 +384,16 @@ static void run_product(void *what, int thread) {
     const Matrix *m = p->matrix;
     int n_chunks = (int)((p->rows + CHUNK_ROWS - 1) / CHUNK_ROWS), first, end;
     float out[CHUNK_ROWS * STRIP] __attribute__((aligned(64)));
+    int few = p->rows <= FEW_ROWS;
+    float x_sums[few ? p->rows * (m->n_in / GROUP) + 1 : 1];
+    if (few) sum_groups(p->x, p->rows, m->n_in, x_sums);
     while (take(&p->next, n_strips(m) * n_chunks, &first, &end))
         for (int piece = first; piece < end; piece++) {
             int64_t row = (int64_t)(piece % n_chunks) * CHUNK_ROWS;
             int strip = piece / n_chunks, at = strip * STRIP;
             int rows = p->rows - row < CHUNK_ROWS ? (int)(p->rows - row) : CHUNK_ROWS;
             int n = m->n_out - at < STRIP ? m->n_out - at : STRIP;
-            strip_times_rows(m, strip, rows, p->x + row * m->n_in, m->n_in, out);
+            strip_times_rows(m, strip, rows, p->x + row * m->n_in, m->n_in, few ? x_sums : 0, out);
             for (int r = 0; r < rows; r++) {
                 float *to = p->y + (row + r) * p->ldy + at;
                 for (int i = 0; i < n; i++) to[i] = out[r * STRIP + i] + (m->bias ? m->bias[at + i] : 0);
