@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 
 Verdict = Literal["met", "missed", "not run"]
+VARIABLE = "NEURON_SCORECARD"
 Scorecard = Callable[[int, str, str, bool | Verdict], None]
 
 
@@ -24,7 +25,7 @@ def scorecard() -> Scorecard:
     def record(row: int, figure: str, target: str, verdict: bool | Verdict) -> None:
         said = verdict if isinstance(verdict, str) else "met" if verdict else "missed"
         line = {"row": row, "figure": figure, "target": target, "verdict": said}
-        if path := os.environ.get("NEURON_SCORECARD"):
+        if path := os.environ.get(VARIABLE):
             with open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
