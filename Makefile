@@ -7,7 +7,7 @@ PROMPT ?= What is the capital of France?
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format bench schemathesis structured conformance docs clean
+.PHONY: demo test check format bench schemathesis structured conformance fuzz mutate docs clean
 
 .venv/.base: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -45,6 +45,12 @@ structured: .venv/.dev  ## 200 random schemas and 200 required tool calls on the
 
 conformance: .venv/.dev  ## docs/conformance.md, out of a test run
 	$(BIN)/python -m pytest -p tests.support.conformance tests/daemon/test_every_field.py tests/e2e/test_conformance.py
+
+fuzz: .venv/.dev  ## our own parsers, coverage-guided, half a minute each; needs pip install -e ".[fuzz]"
+	$(BIN)/python -m tests.reliability.fuzz 30
+
+mutate: .venv/.dev  ## 10,000 mutated model files through the loaders, in a process of their own
+	$(BIN)/python -m tests.reliability.mutate 10000
 
 docs: .venv/.dev  ## completions and man pages, from the application
 	$(BIN)/python -m neuron.cli.generate

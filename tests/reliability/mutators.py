@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -110,7 +111,7 @@ def value(rng: random.Random, tree: Any, changes: int = 0) -> Any:
         holder, at = rng.choice(places)
         match rng.randrange(5):
             case 0 | 1:
-                holder[at] = rng.choice(_ODD)
+                holder[at] = _odd(rng)
             case 2 if holder is not whole:
                 del holder[at]
             case 3:
@@ -118,10 +119,15 @@ def value(rng: random.Random, tree: Any, changes: int = 0) -> Any:
                 if not _within(other[there], holder):
                     holder[at] = json.loads(json.dumps(other[there]))
             case _ if isinstance(holder, dict):
-                holder[rng.choice(["x", "", "type", "model_type", str(at) + "_"])] = rng.choice(_ODD)
+                holder[rng.choice(["x", "", "type", "model_type", str(at) + "_"])] = _odd(rng)
             case _:
-                holder[at] = rng.choice(_ODD)
+                holder[at] = _odd(rng)
     return whole[0]
+
+
+def _odd(rng: random.Random) -> Any:
+    """A value of its own: one that is shared would grow from file to file."""
+    return copy.deepcopy(rng.choice(_ODD))
 
 
 def _places(tree: Any) -> Any:

@@ -187,7 +187,7 @@ class _Node(msgspec.Struct, forbid_unknown_fields=True):
 
 def toml(data: bytes, cuts: Sequence[int]) -> None:
     """Tables or a complaint with file and line, which never quotes the value of a key."""
-    text, secret = text_of(data), "hunter2hunter2"
+    text, secret = data.decode(errors="replace"), "hunter2hunter2"
     path = Path("nodes.toml")
     for source in (text, f'[x]\nkey = "{secret}"\n{text}'):
         try:

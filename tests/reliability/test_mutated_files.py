@@ -37,9 +37,11 @@ def test_no_mutated_file_crashes_hangs_or_gets_an_error_of_others(
 
 def test_a_number_makes_the_same_file_again_and_another_number_another() -> None:
     mutate = KINDS["config"].mutate
-    made = [mutate(random.Random(f"config {n}"), b'{"a": {"b": [1, 2, {"c": "d"}]}}') for n in (7, 7, 8, 9)]
-    assert made[0] == made[1]
-    assert len(set(made)) > 1
+    good = b'{"a": {"b": [1, 2, {"c": "d"}]}}'
+    made = [mutate(random.Random(f"config {n}"), good) for n in range(500)]
+    assert [mutate(random.Random(f"config {n}"), good) for n in range(500)] == made
+    assert len(set(made)) > 250
+    assert max(map(len, made)) < 20_000
 
 
 def test_a_process_that_dies_or_hangs_is_noticed_and_replaced(tmp_path: Path) -> None:

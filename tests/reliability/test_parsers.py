@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
 import struct
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,12 +16,11 @@ from hypothesis import strategies as st
 
 from neuron.text.tool_formats import FORMATS
 from tests.reliability import targets
+from tests.reliability.fuzz import CORPUS, kept
 from tests.reliability.targets import TARGETS, THINK
 from tests.test_gguf_hostile import SMALL
 
 N_EXAMPLES = int(os.environ.get("NEURON_FUZZ_EXAMPLES", "120"))
-CORPUS = Path(__file__).parent / "corpus"
-"""One file for each target: texts, or bytes in base64 after ``base64:``."""
 
 _JSON = (
     '{"name": "f", "arguments": {"a": [1, "}\\"{"]}}',
@@ -171,15 +168,6 @@ def test_whatever_comes_is_read_or_refused(name: str) -> None:
         TARGETS[name](data, cuts)
 
     check()
-
-
-def kept(name: str) -> list[bytes]:
-    """The inputs of a target that were worth keeping."""
-    listed: list[str] = json.loads((CORPUS / f"{name.replace(' ', '-')}.json").read_text(encoding="utf-8"))
-    return [
-        base64.b64decode(one[7:]) if one.startswith("base64:") else one.encode(errors="surrogatepass")
-        for one in listed
-    ]
 
 
 @pytest.mark.parametrize("name", TARGETS)
