@@ -2,8 +2,8 @@
 
 python -m tests.reliability.fuzz 30 [TARGET …]
 
-Seconds for each target, all targets if none is named. It begins with the corpus and ends at the first input that breaks
-a promise, which it prints: such an input belongs into ``tests/reliability/corpus`` with the repair.
+Seconds for each target, all targets if none is named. It begins with the corpus and ends at the first input that
+breaks a promise, which it prints: such an input belongs into ``tests/reliability/corpus`` with the repair.
 """
 
 from __future__ import annotations
