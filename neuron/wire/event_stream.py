@@ -42,9 +42,9 @@ def read_lines(chunks: Iterable[bytes]) -> Iterator[str]:
     after_cr = False
     for chunk in chunks:
         text = decoder.decode(chunk)
-        if after_cr and text:
-            text = text.removeprefix("\n")
-        after_cr = text.endswith("\r") if text else after_cr
+        if text:
+            begins_after_cr, after_cr = after_cr, text.endswith("\r")
+            text = text.removeprefix("\n") if begins_after_cr else text
         first, *more = _LINE_END.split(text)
         rest.append(first)
         for line in more:

@@ -11,6 +11,7 @@ CASES = {
     "data over lines": ("data: a\ndata: b\n\n", [ServerEvent("a\nb")]),
     "a named event": ("event: x\ndata: a\n\ndata: b\n\n", [ServerEvent("a", "x"), ServerEvent("b")]),
     "CRLF": ("data: a\r\ndata: b\r\n\r\ndata: c\r\n\r\n", [ServerEvent("a\nb"), ServerEvent("c")]),
+    "CRLF, then LF alone": ("data: a\r\n\ndata: b\n\n", [ServerEvent("a"), ServerEvent("b")]),
     "CR": ("data: a\r\rdata: b\r\r", [ServerEvent("a"), ServerEvent("b")]),
     "a comment": (": ping\n\ndata: a\n\n", [ServerEvent("a")]),
     "an event without data": ("event: x\n\ndata: a\n\n", [ServerEvent("a")]),
