@@ -91,15 +91,18 @@ class Wheel:
         expected = self._hashes.get(name, "")
         if not expected.startswith("sha256="):
             raise self.refusal(f"RECORD holds no sha256 of {name}")
-        digest = hashlib.sha256()
+        digest, n_bytes = hashlib.sha256(), 0
         try:
             with self._zip.open(self._infos[name]) as member:
                 while chunk := member.read(_CHUNK_BYTES):
                     digest.update(chunk)
                     out.write(chunk)
+                    n_bytes += len(chunk)
                     advance(len(chunk))
         except _BROKEN as e:
             raise self.refusal(f"{name} can't be read: {e}") from e
+        if n_bytes != self.size(name):
+            raise self.refusal(f"{name} has {n_bytes} bytes, and the wheel says {self.size(name)}")
         found = base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
         if expected.removeprefix("sha256=").rstrip("=") != found:
             raise self.refusal(f"{name} has another hash than RECORD says")
