@@ -7,7 +7,7 @@ PROMPT ?= What is the capital of France?
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format bench schemathesis structured conformance fuzz mutate docs clean
+.PHONY: demo test check format bench quality schemathesis structured conformance fuzz mutate docs clean
 
 .venv/.base: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -34,8 +34,16 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.dev  ## speed beside transformers, in one run
-	$(BIN)/python -m benchmarks.run
+bench: .venv/.dev .venv-peers/.made  ## speed beside llama.cpp and transformers, in one run; PARTS="…" measures some of it anew
+	$(BIN)/python -m benchmarks.run $(PARTS)
+
+.venv-peers/.made: benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+quality: .venv/.dev  ## perplexity and divergence of each weight format
+	$(BIN)/python -m benchmarks.quality
 
 schemathesis: .venv/.dev  ## thousands of generated requests against the server code, from its own OpenAPI document
 	$(BIN)/python -m tests.support.fuzz --max-examples 100
@@ -56,4 +64,4 @@ docs: .venv/.dev  ## completions and man pages, from the application
 	$(BIN)/python -m neuron.cli.generate
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-peers build *.egg-info

@@ -1,1 +1,1 @@
-"""Speed and memory of neuron beside transformers, measured in one run: ``python -m benchmarks.run``."""
+"""Speed, memory and quality beside what users would pick instead: ``make bench``, ``make quality``."""

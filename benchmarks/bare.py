@@ -1,84 +1,121 @@
-"""The bare loop: decode and prefill side by side in one process, load and peak memory in a process for each."""
+"""Engines without a server: decoding and prefill of each width, beside the same file in llama.cpp; growth."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
-from pathlib import Path
-from typing import NamedTuple
+from contextlib import ExitStack
+from statistics import median
 
-from benchmarks.loop import MODULES, answer, loader
-from neuron.model.load import open_files
-from neuron.text.load import load_text
+from benchmarks.lines import Answer, Child, child
+from benchmarks.models import WIDTHS, folder, gguf
+from benchmarks.report import Curve, Part, Row, faster
+from benchmarks.texts import ids
 
-PROMPTS = (
-    "What is the capital of France, and what is it known for?",
-    "Write a short story about a lighthouse keeper who finds a letter.",
-    "Explain recursion to a child, with an example from the kitchen.",
-    "Why is the sky blue in the day and red in the evening?",
-    "List the steps to change the tyre of a bicycle.",
-)
-N_NEW = 64
-N_PREFILL = 512
+ROUNDS = 5
+N_PROMPT, N_NEW, N_PREFILL = 32, 128, 512
+CONTEXTS = (32, 512, 1000, 2000, 4000)
+AT_LEAST = {"F16": 1.2, "Q8_0": 1.0, "Q4_0": 1.0, "Q4_1": 1.0}
+
+Rounds = dict[str, list[Answer]]
 
 
-class Speeds(NamedTuple):
-    """One round, in tokens per second."""
+def width(name: str) -> Part:
+    """One stream and a prompt of 512 on one GGUF file."""
+    with ExitStack() as stack:
+        engines = {engine: stack.enter_context(child(engine, gguf(name))) for engine in ("neuron", "llama")}
+        decoded = rounds(engines, N_PROMPT, N_NEW)
+        prefilled = rounds(engines, N_PREFILL, 1)
+        rows = [
+            faster(f"decode, {name}, bare loop", "tok/s", *decode_rates(decoded), AT_LEAST[name]),
+            faster(f"prefill of {N_PREFILL} tokens, {name}", "tok/s", *prefill_rates(prefilled, N_PREFILL)),
+            Row(
+                f"load GGUF {name} until the first token",
+                "s",
+                [engines["neuron"].load_s],
+                {"llama.cpp": [engines["llama"].load_s]},
+            ),
+            Row(
+                f"peak memory of the bare loop, {name}",
+                "MiB",
+                [engines["neuron"].peak_mib()],
+                {"llama.cpp": [engines["llama"].peak_mib()]},
+            ),
+        ]
+    return Part(rows)
 
-    decode: float
-    prefill: float
+
+def prefill() -> Part:
+    """neuron in its best width beside the best of everything else; decoding of transformers on the way."""
+    with ExitStack() as stack:
+        start = stack.enter_context
+        engines = {f"neuron {name}": start(child("neuron", gguf(name))) for name in WIDTHS}
+        engines |= {f"llama.cpp {name}": start(child("llama", gguf(name))) for name in WIDTHS}
+        for dtype in ("float32", "bfloat16"):
+            engines[f"transformers {dtype}"] = start(child("transformers", folder("float32"), dtype))
+        prefilled = rounds(engines, N_PREFILL, 1)
+        slow = {name: engines[name] for name in engines if name in ("neuron F16",) or "transformers" in name}
+        decoded = rounds(slow, N_PROMPT, N_NEW // 4)
+    ours = {name: answers for name, answers in prefilled.items() if name.startswith("neuron")}
+    best = max(ours, key=lambda name: median(N_PREFILL / a.prefill_s for a in ours[name]))
+    others = {name: answers for name, answers in prefilled.items() if name not in ours}
+    rates = [N_PREFILL / a.prefill_s for a in ours[best]], prefill_rates(others, N_PREFILL)[1]
+    return Part(
+        [
+            faster(f"prefill of {N_PREFILL} tokens, {best} beside the best peer", "tok/s", *rates, 1.3),
+            faster("decode, F16, beside transformers", "tok/s", *decode_rates(decoded)),
+        ]
+    )
 
 
-class Alone(NamedTuple):
-    """A process that loads and answers."""
+def growth() -> Part:
+    """Time of a token against the context before it, and of a prompt against its length."""
+    with ExitStack() as stack:
+        start = stack.enter_context
+        engines = {
+            "neuron": start(child("neuron", gguf("Q4_1"))),
+            "llama": start(child("llama", gguf("Q4_1"))),
+            "transformers": start(child("transformers", folder("float32"), "float32")),
+        }
+        said = [rounds(engines, n, 17, n_rounds=2) for n in CONTEXTS]
+    names = {"neuron": "neuron", "llama": "llama.cpp", "transformers": "transformers"}
+    decode = {names[e]: [median(1e3 / a.decode_tok_s for a in at[e]) for at in said] for e in engines}
+    prompt = {names[e]: [median(a.prefill_s for a in at[e]) for at in said] for e in engines}
+    return Part(
+        [
+            faster(f"prefill of {n:,} tokens, Q4_1", "tok/s", *prefill_rates(at, n))
+            for n, at in zip(CONTEXTS, said, strict=True)
+            if n != N_PREFILL
+        ],
+        [
+            Curve("Decoding by context", "tokens", CONTEXTS, "ms a token", decode),
+            Curve("Prefill by length", "tokens", CONTEXTS, "s", prompt),
+        ],
+    )
 
-    load_s: float
-    """Until the first token of a short prompt: a file that is mapped is not yet read when it is loaded."""
-    peak_mib: float
-    weights_mib: float
 
-
-def side_by_side(gguf: Path) -> dict[str, list[Speeds]]:
-    """A round for each prompt, the engines in turn, after a warm-up; ends the program unless tokens are equal."""
-    text = load_text(open_files(gguf))
-    long = text.encode_text(" ".join(PROMPTS) * 10)[:N_PREFILL]
-    engines = {name: loader(name)(gguf) for name in MODULES}
-    for engine in engines.values():
-        answer(engine, long, 8)
-    rounds: dict[str, list[Speeds]] = {name: [] for name in engines}
-    for prompt in PROMPTS:
-        ids = text.encode_chat([{"role": "user", "content": prompt}])
-        said = []
+def rounds(engines: dict[str, Child], n_prompt: int, n_new: int, n_rounds: int = ROUNDS) -> Rounds:
+    """The engines in turn, each round on another piece of the text, after one that does not count."""
+    said: Rounds = {name: [] for name in engines}
+    for at in range(n_rounds + 1):
         for name, engine in engines.items():
-            decoded, prefilled = answer(engine, ids, N_NEW), answer(engine, long, 1)
-            rounds[name].append(Speeds((N_NEW - 1) / decoded.decode_s, N_PREFILL / prefilled.prefill_s))
-            said.append((decoded.ids, prefilled.ids))
-        if said[0] != said[1]:
-            sys.exit(f"{prompt!r}: the engines disagree: {said[0]} and {said[1]}")
-    return rounds
+            said[name].append(engine.ask(ids(n_prompt, begin=100 * at), n_new))
+    return {name: answers[1:] for name, answers in said.items()}
 
 
-def alone(engine: str, path: Path) -> Alone:
-    """Load and answer in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.bare", engine, str(path)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return Alone(*json.loads(done.stdout))
+def decode_rates(said: Rounds) -> tuple[list[float], dict[str, list[float]]]:
+    """neuron's, and those of the others by name."""
+    return split({name: [a.decode_tok_s for a in answers] for name, answers in said.items()})
 
 
-def main(engine: str, path: str) -> None:
-    """What `alone` runs."""
-    load = loader(engine)
-    begin_s = time.perf_counter()
-    model = load(Path(path))
-    answer(model, [1], 1)
-    load_s = time.perf_counter() - begin_s
-    answer(model, list(range(1, 101)), 16)
-    status = Path("/proc/self/status").read_text()
-    peak_kib = int(status.split("VmHWM:")[1].split()[0])
-    print(json.dumps([load_s, peak_kib / 1024, model.weight_bytes() / 2**20]))
+def prefill_rates(said: Rounds, n: int) -> tuple[list[float], dict[str, list[float]]]:
+    """The same of prompts of ``n`` tokens."""
+    return split({name: [n / a.prefill_s for a in answers] for name, answers in said.items()})
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def split(rates: dict[str, list[float]]) -> tuple[list[float], dict[str, list[float]]]:
+    others = {names_of(name): values for name, values in rates.items() if not name.startswith("neuron")}
+    return next((values for name, values in rates.items() if name.startswith("neuron")), []), others
+
+
+def names_of(engine: str) -> str:
+    """What a reader calls it."""
+    return "llama.cpp" if engine == "llama" else engine

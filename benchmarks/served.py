@@ -1,94 +1,77 @@
-"""A real ``neuron serve`` process: load, one stream and memory over HTTP; and how long the command line takes."""
+"""A node beside llama.cpp's server, on the same files and prompts. Neither keeps anything of earlier prompts."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
-from pathlib import Path
-from typing import NamedTuple
+from contextlib import ExitStack
+from statistics import median
 
-import httpx
+from benchmarks.models import gguf
+from benchmarks.report import Part, Row, at_most, faster
+from benchmarks.streaming import Server, llama, neuron, stream, together
+from benchmarks.texts import words
 
-from benchmarks.bare import N_NEW, PROMPTS
-from neuron.wire.event_stream import read_events
-from tests.support.node_process import NEURON, NodeProcess, clean_env, node
-
-N_LOADS = 5
-N_STARTS = 5
+ROUNDS = 5
+N_PROMPT, N_NEW = 100, 128
+KEEP_NOTHING = ("--prefix-cache-mb", "0")
+NODE_MIB = 400
+"""What a node may take beside weights and caches: Python, torch and HTTP."""
 
 
-class Streamed(NamedTuple):
-    """One answer over HTTP."""
-
-    tok_s: float
-    first_token_ms: float
-
-
-class Served(NamedTuple):
-    """Every repetition."""
-
-    load_s: list[float]
-    streams: list[Streamed]
-    peak_mib: float
-    weights_mib: float
-    start_ms: dict[str, list[float]]
-
-
-def measure(gguf: Path) -> Served:
-    """Start a node, load and unload the model a few times, ask it everything, drive it by the command line."""
-    with node("--model-root", gguf.parent) as running:
-        load_s = [load(running, gguf, unload=at < N_LOADS) for at in range(N_LOADS + 1)][1:]
-        stream(running, gguf.stem, PROMPTS[0])
-        streams = [stream(running, gguf.stem, prompt) for prompt in PROMPTS]
-        weights_mib = running.get(f"/models/{gguf.stem}").json()["vram_used_mb"]
-        return Served(load_s, streams, running.peak_rss_mb(), weights_mib, starts(running))
+def width(name: str) -> Part:
+    """One stream on one GGUF file."""
+    with ExitStack() as stack:
+        servers = both(stack, name)
+        said = [[stream(s, words(N_PROMPT, 300 * at), N_NEW) for s in servers] for at in range(ROUNDS + 1)]
+        ours, theirs = zip(*said[1:], strict=True)
+        node = servers[0].node
+        assert node is not None
+        weights_mib = node.get(f"/models/{servers[0].model}").json()["vram_used_mb"]
+        peak_mib = node.peak_rss_mb()
+    first = [s.first_ms for s in ours], {"llama.cpp": [s.first_ms for s in theirs]}
+    rates = [s.tok_s for s in ours], {"llama.cpp": [s.tok_s for s in theirs]}
+    return Part(
+        [
+            faster(f"one stream over HTTP, {name}", "tok/s", *rates, 1.3),
+            faster(f"time to first token over HTTP, {name}, prompt of ~{N_PROMPT}", "ms", *first),
+            at_most(f"peak memory of the node, {name}", "MiB", [peak_mib], 1.15 * weights_mib + NODE_MIB),
+            Row(f"load {name} over HTTP in a new node", "s", [servers[0].load_s]),
+        ]
+    )
 
 
-def load(running: NodeProcess, gguf: Path, *, unload: bool) -> float:
-    """Seconds from the request to ``loaded``; the first of a node also waits for the import of torch."""
-    begin_s = time.perf_counter()
-    running.post("/models/load", {"model_id": str(gguf)}).raise_for_status()
-    elapsed_s = time.perf_counter() - begin_s
-    if unload:
-        running.post("/models/unload", {"model_id": gguf.stem}).raise_for_status()
-    return elapsed_s
+def both(stack: ExitStack, name: str, n_slots: int = 8, context: int = 1024) -> tuple[Server, Server]:
+    """The two servers with a file of this width."""
+    file = gguf(name)
+    ours = stack.enter_context(neuron(file, *KEEP_NOTHING))
+    return ours, stack.enter_context(llama(file, n_slots, context))
 
 
-def stream(running: NodeProcess, model: str, prompt: str) -> Streamed:
-    """One streamed answer, greedy; speed from the first token to the last."""
-    body = {
-        "model": model,
-        "messages": [{"role": "user", "content": prompt}],
-        "temperature": 0,
-        "max_tokens": N_NEW,
-        "ignore_eos": True,
-        "stream": True,
-    }
-    begin_s = time.perf_counter()
-    arrived_s: list[float] = []
-    url = running.url + "/v1/chat/completions"
-    with httpx.stream("POST", url, json=body, timeout=120, trust_env=False) as response:
-        response.raise_for_status()
-        for event in read_events(response.iter_raw()):
-            if event.data != "[DONE]" and json.loads(event.data)["choices"][0]["delta"].get("content"):
-                arrived_s.append(time.perf_counter())
-    tok_s = (N_NEW - 1) / (arrived_s[-1] - arrived_s[0])
-    return Streamed(tok_s, (arrived_s[0] - begin_s) * 1000)
+def streams() -> Part:
+    """1, 4 and 8 clients at once."""
+    rows = []
+    with ExitStack() as stack:
+        servers = both(stack, "Q4_1")
+        for server in servers:
+            together(server, ["Hello"], 8)
+        for n, least in ((1, None), (4, None), (8, 2.5)):
+            prompts = [words(N_PROMPT, 300 * at) for at in range(n)]
+            said = [[together(server, prompts, N_NEW) for server in servers] for _ in range(3)]
+            (ours, theirs) = ([in_all for in_all, _ in answers] for answers in zip(*said, strict=True))
+            what = f"{n} stream{'s' * (n > 1)} over HTTP at once, in all, Q4_1"
+            rows.append(faster(what, "tok/s", ours, {"llama.cpp": theirs}, least))
+    return Part(rows)
 
 
-def starts(running: NodeProcess) -> dict[str, list[float]]:
-    """Milliseconds from start to end of short commands, in turn, and of a Python that does nothing."""
-    commands = {
-        "python -c pass": [sys.executable, "-c", "pass"],
-        "neuron --help": [*NEURON, "--help"],
-        "neuron health": [*NEURON, "health", "--host", running.url],
-    }
-    elapsed: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(N_STARTS + 1):
-        for name, command in commands.items():
-            begin_s = time.perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=clean_env())
-            elapsed[name].append((time.perf_counter() - begin_s) * 1000)
-    return {name: times[1:] for name, times in elapsed.items()}
+def prompts() -> Part:
+    """Time to the first token of a prompt that nobody has seen."""
+    rows = []
+    with ExitStack() as stack:
+        servers = both(stack, "Q4_1", 1, 4608)
+        for server in servers:
+            stream(server, words(N_PROMPT), 2)
+        for n in (32, 512, 4000):
+            said = [[stream(s, words(n, 50 * at), 2) for s in servers] for at in range(3)]
+            ours, theirs = ([s.first_ms for s in answers] for answers in zip(*said, strict=True))
+            what = f"time to first token over HTTP, prompt of {n:,}, Q4_1"
+            rows.append(Row(what, "ms", ours, {"llama.cpp": theirs}, median(ours) / median(theirs)))
+    return Part(rows)

@@ -1,52 +1,49 @@
-"""`neuron.model` as an engine of the benchmark."""
+"""neuron's decoder without a server or a sampler, as an engine of `benchmarks.lines`."""
 
 from __future__ import annotations
 
-import json
-from contextlib import closing
+import os
+import sys
+import time
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as a node sets it
+
 import torch
-from safetensors.torch import save_file
 
-from neuron.model.decoder import Decoder, make_batch
+from benchmarks.lines import Answer, serve
+from neuron.hardware import usable_cores
+from neuron.model.decoder import Decoder
 from neuron.model.load import load_decoder, open_checkpoint, open_files
-
-CPU = torch.device("cpu")
-
-
-class NeuronEngine:
-    """See `benchmarks.loop.Engine`."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
-
-    def begin(self, capacity: int) -> NeuronSequence:
-        return NeuronSequence(self.decoder, capacity)
-
-    def weight_bytes(self) -> int:
-        return self.decoder.weight_bytes()
+from neuron.model.native import best_ids
 
 
-class NeuronSequence:
-    """See `benchmarks.loop.Sequence`."""
-
-    def __init__(self, decoder: Decoder, capacity: int) -> None:
-        self.decoder, self.cache = decoder, decoder.new_cache(capacity)
-
-    def step(self, ids: list[int]) -> int:
-        logits = self.decoder.forward(make_batch([(self.cache, ids, True)], CPU))
-        return int(logits[0].argmax())
+def load(path: Path, quant: str | None = None) -> Decoder:
+    """As a node loads it on a CPU."""
+    torch.set_num_threads(usable_cores())
+    cpu = torch.device("cpu")
+    decoder = load_decoder(open_checkpoint(open_files(path)), device=cpu, dtype=torch.float32, quant=quant)
+    decoder.capture(16)
+    return decoder
 
 
-def load(path: Path) -> NeuronEngine:
-    """Read a folder or a GGUF file."""
-    return NeuronEngine(load_decoder(open_checkpoint(open_files(path)), device=CPU, dtype=torch.float32))
+def answer(decoder: Decoder, prompt: list[int], n_new: int) -> Answer:
+    """See `benchmarks.lines.Child.ask`."""
+    cache = decoder.new_cache(len(prompt) + n_new)
+    begin_s = time.perf_counter()
+    ids = best_ids(decoder.step([(cache, prompt, True)]))
+    first_s = time.perf_counter()
+    while len(ids) < n_new:
+        ids += best_ids(decoder.step([(cache, ids[-1:], True)]))
+    return Answer(n_new, first_s - begin_s, time.perf_counter() - first_s)
 
 
-def save_safetensors(gguf: Path, folder: Path) -> None:
-    """The weights of a GGUF file in float32 as a folder in the hub's layout."""
-    with closing(open_checkpoint(open_files(gguf))) as checkpoint:
-        tensors = {name: checkpoint.read(name).float() for name in checkpoint.tensors}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(checkpoint.config))
+def main(path: str) -> None:
+    begin_s = time.perf_counter()
+    decoder = load(Path(path))
+    answer(decoder, [1], 1)
+    serve(time.perf_counter() - begin_s, decoder.weight_bytes(), lambda *asked: answer(decoder, *asked))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,54 +1,59 @@
-"""`transformers` as an engine of the benchmark, with the attention that it picks by default."""
+"""`transformers`, with the attention that it picks by default, as an engine of `benchmarks.lines`."""
 
 from __future__ import annotations
 
-from contextlib import redirect_stderr
+import sys
+import time
 from importlib import import_module
-from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
-for _name in ("accelerate", "gguf", "transformers.models.llama.modeling_llama"):
-    import_module(_name)  # else imported while the first model loads
+from benchmarks.lines import Answer, serve
+from neuron.hardware import usable_cores
+
+for _name in ("accelerate", "transformers.models.llama.modeling_llama"):
+    import_module(_name)  # else imported while the model loads
 logging: Any = transformers.utils.logging
-logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 
-class TransformersEngine:
-    """See `benchmarks.loop.Engine`."""
+class Engine:
+    """A model read from a folder of safetensors."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, folder: str, dtype: str) -> None:
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
 
-    def begin(self, capacity: int) -> TransformersSequence:
-        return TransformersSequence(self.model)
+    def answer(self, prompt: list[int], n_new: int) -> Answer:
+        """See `benchmarks.lines.Child.ask`."""
+        begin_s = time.perf_counter()
+        new, past = self._step(prompt, None)
+        ids, first_s = [new], time.perf_counter()
+        while len(ids) < n_new:
+            new, past = self._step(ids[-1:], past)
+            ids.append(new)
+        return Answer(n_new, first_s - begin_s, time.perf_counter() - first_s)
+
+    @torch.inference_mode()
+    def _step(self, ids: list[int], past: Any) -> tuple[int, Any]:
+        # the cache by its place: its name changes between versions
+        out = self.model(torch.tensor([ids]), None, None, past, use_cache=True, logits_to_keep=1)
+        return int(out.logits[0, -1].argmax()), out.past_key_values
 
     def weight_bytes(self) -> int:
+        """Bytes of the weights, a tied one once."""
         return sum(p.numel() * p.element_size() for p in self.model.parameters())
 
 
-class TransformersSequence:
-    """See `benchmarks.loop.Sequence`."""
-
-    def __init__(self, model: Any) -> None:
-        self.model, self.past = model, None
-
-    @torch.inference_mode()
-    def step(self, ids: list[int]) -> int:
-        # the cache by its place: its name changes between versions
-        out = self.model(torch.tensor([ids]), None, None, self.past, use_cache=True, logits_to_keep=1)
-        self.past = out.past_key_values
-        return int(out.logits[0, -1].argmax())
+def main(folder: str, dtype: str) -> None:
+    torch.set_num_threads(usable_cores())
+    begin_s = time.perf_counter()
+    engine = Engine(folder, dtype)
+    engine.answer([1], 1)
+    serve(time.perf_counter() - begin_s, engine.weight_bytes(), engine.answer)
 
 
-def load(path: Path) -> TransformersEngine:
-    """Read a folder, or a GGUF file, which is dequantised."""
-    where: tuple[Path, str | None] = (path, None) if path.is_dir() else (path.parent, path.name)
-    with redirect_stderr(StringIO()):  # a progress bar without a switch
-        model: Any = AutoModelForCausalLM.from_pretrained(where[0], gguf_file=where[1], dtype=torch.float32)
-    return TransformersEngine(model.eval())
+if __name__ == "__main__":
+    main(*sys.argv[1:])
