@@ -44,24 +44,24 @@ def width(name: str) -> Part:
 
 
 def prefill() -> Part:
-    """neuron in its best width beside the best of everything else; decoding of transformers on the way."""
+    """A prompt of 512 beside every way that the peers have; decoding of transformers on the way."""
     with ExitStack() as stack:
         start = stack.enter_context
-        engines = {f"neuron {name}": start(child("neuron", gguf(name))) for name in WIDTHS}
-        engines |= {f"llama.cpp {name}": start(child("llama", gguf(name))) for name in WIDTHS}
+        engines = {"neuron": start(child("neuron", gguf("Q4_1")))}
         for dtype in ("float32", "bfloat16"):
             engines[f"transformers {dtype}"] = start(child("transformers", folder("float32"), dtype))
-        prefilled = rounds(engines, N_PREFILL, 1)
-        slow = {name: engines[name] for name in engines if name in ("neuron F16",) or "transformers" in name}
-        decoded = rounds(slow, N_PROMPT, N_NEW // 4)
-    ours = {name: answers for name, answers in prefilled.items() if name.startswith("neuron")}
-    best = max(ours, key=lambda name: median(N_PREFILL / a.prefill_s for a in ours[name]))
-    others = {name: answers for name, answers in prefilled.items() if name not in ours}
-    rates = [N_PREFILL / a.prefill_s for a in ours[best]], prefill_rates(others, N_PREFILL)[1]
+        decoded = rounds(engines, N_PROMPT, N_NEW // 4, n_rounds=3)
+        engines |= {f"llama.cpp {name}": start(child("llama", gguf(name))) for name in WIDTHS}
+        prefilled = rounds(engines, N_PREFILL, 1, n_rounds=3)
     return Part(
         [
-            faster(f"prefill of {N_PREFILL} tokens, {best} beside the best peer", "tok/s", *rates, 1.3),
-            faster("decode, F16, beside transformers", "tok/s", *decode_rates(decoded)),
+            faster(
+                f"prefill of {N_PREFILL} tokens, Q4_1, beside the best peer",
+                "tok/s",
+                *prefill_rates(prefilled, N_PREFILL),
+                1.3,
+            ),
+            faster("decode, Q4_1, beside transformers", "tok/s", *decode_rates(decoded)),
         ]
     )
 
@@ -112,8 +112,9 @@ def prefill_rates(said: Rounds, n: int) -> tuple[list[float], dict[str, list[flo
 
 
 def split(rates: dict[str, list[float]]) -> tuple[list[float], dict[str, list[float]]]:
-    others = {names_of(name): values for name, values in rates.items() if not name.startswith("neuron")}
-    return next((values for name, values in rates.items() if name.startswith("neuron")), []), others
+    """neuron's, and the others'."""
+    ours = rates.pop("neuron")
+    return ours, {names_of(name): values for name, values in rates.items()}
 
 
 def names_of(engine: str) -> str:

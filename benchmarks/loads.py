@@ -10,16 +10,10 @@ from benchmarks.lines import child
 from benchmarks.models import folder
 from benchmarks.report import Part, Row, at_most, within
 
-ROUNDS = 5
-DTYPES = ("float32", "float16", "bfloat16")
+ROUNDS = 3
 
 
-def loads() -> Part:
-    """Every dtype."""
-    return Part([row for dtype in DTYPES for row in rows_of(dtype)])
-
-
-def rows_of(dtype: str) -> list[Row]:
+def loads(dtype: str) -> Part:
     """The reader and the loader in turn."""
     file = folder(dtype) / "model.safetensors"
     times: dict[str, list[float]] = {"read cold": [], "load cold": [], "read": [], "load": []}
@@ -41,7 +35,7 @@ def rows_of(dtype: str) -> list[Row]:
         peer.ask(list(range(1, 101)), 16)
         theirs_mib = peer.peak_mib()
     what = f"safetensors {dtype}"
-    return [
+    rows = [
         within(f"load {what} from disk", "s", times["load cold"], {"read it": times["read cold"]}, 2),
         within(f"load {what} from the page cache", "s", times["load"], {"read it": times["read"]}, 2),
         at_most(
@@ -53,6 +47,7 @@ def rows_of(dtype: str) -> list[Row]:
         ),
         Row(f"load {what} until the first token", "s", times["load"], {"transformers": theirs_s}),
     ]
+    return Part(rows)
 
 
 def forget(file: Path) -> None:

@@ -99,7 +99,7 @@ def scores(decoder: Decoder, window: Tensor, exact: Tensor) -> tuple[float, floa
     """Sums over the positions of a window: negative log likelihood, KL, same tokens, positions."""
     got = log_probabilities(decoder, window)
     nll = -got.gather(1, window[1:, None]).double().sum()
-    kl = (exact.exp() * (exact - got)).double().sum()
+    kl = (exact.exp() * (exact - got)).sum(dim=1).double().sum()
     same = (exact.argmax(dim=1) == got.argmax(dim=1)).sum()
     return float(nll), float(kl), float(same), len(got)
 

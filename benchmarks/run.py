@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import alone, bare, loads, served
 from benchmarks.lines import PEERS
-from benchmarks.models import WIDTHS
+from benchmarks.models import DTYPES, WIDTHS
 from benchmarks.report import Measure, Part, kept, lined, machine, write
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
@@ -24,12 +24,13 @@ PARTS: dict[str, Measure] = {
     **{f"bare-{width}": partial(bare.width, width) for width in WIDTHS},
     "prefill": bare.prefill,
     **{f"served-{width}": partial(served.width, width) for width in WIDTHS},
-    "streams": served.streams,
+    "streams-4": partial(served.streams, 4),
+    "streams-8": partial(served.streams, 8, 2.5),
     "prompts": served.prompts,
     "overhead": alone.overhead,
     "prefix": alone.prefix,
     "pace": alone.pace,
-    "loads": loads.loads,
+    **{f"load-{dtype}": partial(loads.loads, dtype) for dtype in DTYPES},
     "starts": alone.starts,
     "growth": bare.growth,
     "requests": alone.requests,

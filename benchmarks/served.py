@@ -46,20 +46,26 @@ def both(stack: ExitStack, name: str, n_slots: int = 8, context: int = 1024) -> 
     return ours, stack.enter_context(llama(file, n_slots, context))
 
 
-def streams() -> Part:
-    """1, 4 and 8 clients at once."""
-    rows = []
+def streams(n: int, least: float | None = None) -> Part:
+    """So many clients at once."""
+    prompts = [words(N_PROMPT, 300 * at) for at in range(n)]
     with ExitStack() as stack:
         servers = both(stack, "Q4_1")
         for server in servers:
             together(server, ["Hello"], 8)
-        for n, least in ((1, None), (4, None), (8, 2.5)):
-            prompts = [words(N_PROMPT, 300 * at) for at in range(n)]
-            said = [[together(server, prompts, N_NEW) for server in servers] for _ in range(3)]
-            (ours, theirs) = ([in_all for in_all, _ in answers] for answers in zip(*said, strict=True))
-            what = f"{n} stream{'s' * (n > 1)} over HTTP at once, in all, Q4_1"
-            rows.append(faster(what, "tok/s", ours, {"llama.cpp": theirs}, least))
-    return Part(rows)
+        said = [[together(server, prompts, N_NEW) for server in servers] for _ in range(3)]
+    ours, theirs = ([in_all for in_all, _ in answers] for answers in zip(*said, strict=True))
+    first = [[median(s.first_ms for s in each) for _, each in answers] for answers in zip(*said, strict=True)]
+    return Part(
+        [
+            faster(
+                f"{n} streams at once over HTTP, in all, Q4_1", "tok/s", ours, {"llama.cpp": theirs}, least
+            ),
+            faster(
+                f"time to first token of {n} streams at once, Q4_1", "ms", first[0], {"llama.cpp": first[1]}
+            ),
+        ]
+    )
 
 
 def prompts() -> Part:
