@@ -75,7 +75,8 @@ def growth() -> Part:
             "llama": start(child("llama", gguf("Q4_1"))),
             "transformers": start(child("transformers", folder("float32"), "float32")),
         }
-        said = [rounds(engines, n, 17, n_rounds=2) for n in CONTEXTS]
+        rounds(engines, N_PROMPT, 17, n_rounds=1)
+        said = [rounds(engines, n, 17, n_rounds=1, warm_up=False) for n in CONTEXTS]
     names = {"neuron": "neuron", "llama": "llama.cpp", "transformers": "transformers"}
     decode = {names[e]: [median(1e3 / a.decode_tok_s for a in at[e]) for at in said] for e in engines}
     prompt = {names[e]: [median(a.prefill_s for a in at[e]) for at in said] for e in engines}
@@ -92,13 +93,15 @@ def growth() -> Part:
     )
 
 
-def rounds(engines: dict[str, Child], n_prompt: int, n_new: int, n_rounds: int = ROUNDS) -> Rounds:
-    """The engines in turn, each round on another piece of the text, after one that does not count."""
+def rounds(
+    engines: dict[str, Child], n_prompt: int, n_new: int, *, n_rounds: int = ROUNDS, warm_up: bool = True
+) -> Rounds:
+    """The engines in turn, each round on another piece of the text; with a warm-up, the first does not count."""
     said: Rounds = {name: [] for name in engines}
-    for at in range(n_rounds + 1):
+    for at in range(n_rounds + warm_up):
         for name, engine in engines.items():
             said[name].append(engine.ask(ids(n_prompt, begin=100 * at), n_new))
-    return {name: answers[1:] for name, answers in said.items()}
+    return {name: answers[int(warm_up) :] for name, answers in said.items()}
 
 
 def decode_rates(said: Rounds) -> tuple[list[float], dict[str, list[float]]]:

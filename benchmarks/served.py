@@ -76,7 +76,7 @@ def prompts() -> Part:
         for server in servers:
             stream(server, words(N_PROMPT), 2)
         for n in (32, 512, 4000):
-            said = [[stream(s, words(n, 50 * at), 2) for s in servers] for at in range(3)]
+            said = [[stream(s, words(n, 50 * at), 2) for s in servers] for at in range(2)]
             ours, theirs = ([s.first_ms for s in answers] for answers in zip(*said, strict=True))
             what = f"time to first token over HTTP, prompt of {n:,}, Q4_1"
             rows.append(Row(what, "ms", ours, {"llama.cpp": theirs}, median(ours) / median(theirs)))
