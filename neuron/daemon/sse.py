@@ -14,6 +14,8 @@ from litestar.types import Receive, Send
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 SILENCE_S = 1.0
+MAX_WAITING = 16
+"""Chunks ahead of a slow reader; text behind them is joined where it is generated."""
 
 Chunks = AsyncGenerator[bytes, None]
 
@@ -29,30 +31,55 @@ def named(event: str, value: Any) -> bytes:
 
 
 async def kept_alive(chunks: Chunks, ping: Callable[[], bytes], silence_s: float = SILENCE_S) -> Chunks:
-    """``chunks``, and ``ping()`` whenever nothing came for ``silence_s``."""
-    following: asyncio.Task[bytes] | None = None
+    """``chunks``, those that came meanwhile joined, and ``ping()`` whenever nothing came for ``silence_s``."""
+    ahead = _Ahead()
+    pump = asyncio.create_task(ahead.fill(chunks))
     try:
-        while True:
-            following = following or asyncio.ensure_future(_next(chunks))
-            done, _ = await asyncio.wait({following}, timeout=silence_s)
-            if not done:
-                yield ping()
-                continue
+        while not ahead.ended or ahead.chunks:
             try:
-                chunk = following.result()
-            except StopAsyncIteration:
-                return
-            following = None
-            yield chunk
+                async with asyncio.timeout(silence_s):
+                    await ahead.some.wait()
+            except TimeoutError:
+                yield ping()
+            if joined := ahead.take():
+                yield joined
+        await pump  # raises what the chunks ended with
     finally:
-        if following is not None and not following.done():
-            following.cancel()
-            await asyncio.wait({following})
+        pump.cancel()
+        await asyncio.wait({pump})
         await chunks.aclose()
 
 
-async def _next(chunks: Chunks) -> bytes:
-    return await anext(chunks)
+class _Ahead:
+    """Chunks that wait to be sent. One task fills it for a whole stream, since one for each chunk is dear."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.some = asyncio.Event()
+        """Set when there are chunks, and when no more will come."""
+        self.ended = False
+        self._room = asyncio.Event()
+
+    def take(self) -> bytes:
+        """All that wait, as one."""
+        joined, self.chunks = b"".join(self.chunks), []
+        self._room.set()
+        if not self.ended:
+            self.some.clear()
+        return joined
+
+    async def fill(self, chunks: Chunks) -> None:
+        """Every chunk of a stream, never more than `MAX_WAITING` at a time."""
+        try:
+            async for chunk in chunks:
+                self.chunks.append(chunk)
+                self.some.set()
+                while len(self.chunks) >= MAX_WAITING:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self.ended = True
+            self.some.set()
 
 
 class EventResponse(ASGIStreamingResponse):

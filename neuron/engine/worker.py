@@ -22,7 +22,7 @@ from neuron.model.decoder import Decoder
 
 log = logging.getLogger("neuron.engine")
 
-PACE_S = 0.008
+PACE_S = 0.016
 """Least time between two deliveries of tokens. Who reads does not notice, and the event loop, which shares the
 processor's cores with the kernels, has a fraction of the work.
 """

@@ -6,6 +6,7 @@ Everything is float32 but the weights, which stay as they are stored. See `docs/
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -14,6 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from neuron.log import event
+
+log = logging.getLogger("neuron.model")
+
+VERSION = 1
+"""As in ``csrc/step.c``; goes up with every change of what Python calls."""
 TORCH_ONLY = "NEURON_TORCH_ONLY"
 """Environment variable that turns the kernels off, for comparisons."""
 
@@ -54,8 +61,25 @@ def library() -> ctypes.CDLL | None:
         return None
     for name in BUILDS_FOR.get(torch.backends.cpu.get_cpu_capability(), ("any",)):
         for path in Path(__file__).parent.glob(f"_native_{name}.*"):
-            return declared(ctypes.CDLL(str(path)))
+            lib = ctypes.CDLL(str(path))
+            if _version(lib) == VERSION:
+                return declared(lib)
+            event(
+                log,
+                "kernels not used",
+                level=logging.WARNING,
+                path=str(path),
+                cause="built from other sources",
+                hint="install neuron again",
+            )
     return None
+
+
+def _version(lib: ctypes.CDLL) -> int | None:
+    try:
+        return ctypes.c_int.in_dll(lib, "neuron_kernels_version").value
+    except ValueError:
+        return None
 
 
 def declared(lib: ctypes.CDLL) -> ctypes.CDLL:

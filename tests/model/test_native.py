@@ -231,3 +231,19 @@ def test_the_likeliest_id_is_the_first_largest_and_rows_that_are_not_finite_have
     want = [-1 if row in spoilt else int(logits[row].argmax()) for row in range(9)]
     assert native.best_ids(logits) == want
     assert native.best_ids(torch.empty(0, 333)) == []
+
+
+def test_kernels_of_other_sources_are_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    native.library.cache_clear()
+    monkeypatch.setattr(native, "VERSION", native.VERSION + 1)
+    assert native.library() is None
+    assert "kernels not used" in caplog.text
+    native.library.cache_clear()
+    monkeypatch.undo()
+    assert native.library() is not None
+    native.library.cache_clear()
+    monkeypatch.setenv(native.TORCH_ONLY, "1")
+    assert native.library() is None
+    native.library.cache_clear()

@@ -328,6 +328,8 @@ static void run_step(void *what, int thread) {
 
 /* ---- what Python calls */
 
+const int neuron_kernels_version = 1; /* as in native.py: another one is a build of other sources */
+
 /* Hand out scratch; with no memory yet, only count it. Returns bytes. */
 static size_t carve(Step *s, char *memory) {
     const Model *m = s->m;
