@@ -109,7 +109,7 @@ def scores(decoder: Decoder, window: Tensor, exact: Tensor) -> tuple[float, floa
 def log_probabilities(decoder: Decoder, window: Tensor) -> Tensor:
     """[n - 1, V] float32: of each token behind the first."""
     cache, ids = decoder.new_cache(len(window)), window.tolist()
-    logits = decoder.forward(make_batch([(cache, ids, True)], decoder.device, every_row=True))
+    logits = decoder.forward(make_batch([(cache, ids, len(ids))], decoder.device))
     return logits[:-1].log_softmax(dim=1)
 
 

@@ -176,6 +176,9 @@ class Settings:
         "MB",
         unset="an eighth of the cache memory, at most 1,024",
     )
+    speculation: bool = key(
+        True, "Guess what repeats earlier text and check several tokens in a step; on a CPU.", "BOOL"
+    )
     response_store: Path | None = key(
         None,
         "Folder in which /v1/responses are kept for previous_response_id; made if only its parent exists.",

@@ -136,6 +136,8 @@ def _tokens(info: RequestInfo) -> list[tuple[str, str]]:
         answer += f", {info.reasoning_tokens:,} of them reasoning"
     if info.tokens_per_s is not None:
         answer += f", {info.tokens_per_s:,.1f} a second"
+    if info.drafted_tokens:
+        answer += f"; {info.drafted_right_tokens or 0:,} of {info.drafted_tokens:,} guesses were right"
     return [("prompt", f"{prompt}, {info.cached_tokens or 0:,} of them cached"), ("answer", answer)]
 
 

@@ -58,6 +58,8 @@ class Metrics:
         self._prompt = self._counter("prompt_tokens", "Tokens of prompts", MODEL)
         self._cached = self._counter("prompt_tokens_cached", "Those whose cache was there already", MODEL)
         self._generated = self._counter("generated_tokens", "Tokens of answers", MODEL)
+        self._drafted = self._counter("draft_tokens", "Tokens guessed ahead and checked", MODEL)
+        self._right = self._counter("draft_tokens_accepted", "Those that became part of an answer", MODEL)
         self._gap = self._histogram(
             "inter_token_seconds", "Between two tokens of an answer", MODEL, TOKEN_BUCKETS_S
         )
@@ -92,6 +94,8 @@ class Metrics:
         self._ended.labels(*_kind(record), record.state, record.finish).inc()
         self._prompt.labels(*_model(record)).inc(record.prompt_tokens or 0)
         self._cached.labels(*_model(record)).inc(record.used(lambda usage: usage.cached_tokens) or 0)
+        self._drafted.labels(*_model(record)).inc(record.used(lambda usage: usage.drafted_tokens))
+        self._right.labels(*_model(record)).inc(record.used(lambda usage: usage.drafted_right_tokens))
         self._observe_times(record)
 
     def refused(self, path: str, code: str) -> None:

@@ -102,6 +102,8 @@ class Answer:
             completion_tokens=self._n_tokens,
             cached_tokens=self.sequence.n_cached,
             reasoning_tokens=self._n_reasoning,
+            drafted_tokens=self.sequence.n_drafted,
+            drafted_right_tokens=self.sequence.n_drafted_right,
         )
         return Finished(
             reason="tool_calls" if self._n_calls and reason == "stop" else reason,

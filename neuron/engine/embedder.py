@@ -65,7 +65,7 @@ class Embedder:
                 if start:
                     yield {}
                 chunk = ids[start : start + self.chunk_tokens]
-                pool.add(decoder.states(make_batch([(cache, chunk, True)], decoder.device, every_row=True)))
+                pool.add(decoder.states(make_batch([(cache, chunk, len(chunk))], decoder.device)))
             yield {i: _finite(i, pool.vector())}
 
     def _vector(self, i: int, states: Tensor) -> tuple[float, ...]:

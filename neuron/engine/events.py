@@ -20,6 +20,10 @@ class Usage:
     cached_tokens: int = 0
     """Prompt tokens whose cache was reused."""
     reasoning_tokens: int = 0
+    drafted_tokens: int = 0
+    """Tokens that were guessed and checked beside others in a step."""
+    drafted_right_tokens: int = 0
+    """Those of them that became part of the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

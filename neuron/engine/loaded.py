@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from neuron.engine.answer import Answer
+from neuron.engine.drafts import Drafts
 from neuron.engine.gate import Gate
 from neuron.engine.request import (
     NEUTRAL,
@@ -141,6 +142,7 @@ class LoadedModel:
                 index=index,
                 matcher=matcher.copy() if matcher else None,
                 thinking=self._thinking(generation, tail),
+                drafts=Drafts(prompt_ids) if self.slot.speculates else None,
             )
             for index in range(generation.n)
         ]

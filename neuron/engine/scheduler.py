@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from neuron.engine.drafts import lengths
 from neuron.engine.sequence import Sequence
+from neuron.model.native_step import MOST_ROWS
+
+
+class Part(NamedTuple):
+    """What a step computes of one sequence."""
+
+    sequence: Sequence
+    ids: list[int]
+    draft: list[int]
+    """Ids that are guessed to come next."""
 
 
 class Scheduler:
@@ -12,18 +25,26 @@ class Scheduler:
         self.chunk_tokens = chunk_tokens
         self.running: list[Sequence] = []
 
-    def plan(self) -> list[tuple[Sequence, list[int]]]:
-        """Sequences of the next step with their new ids.
+    def plan(self) -> list[Part]:
+        """The next step.
 
         A prompt is computed ``chunk_tokens`` at a time, first come first served, and a quarter of that while others
         decode, so that a long prompt does not hold up running streams.
         """
         decoding = [s for s in self.running if s.is_decoding]
         budget = max(1, self.chunk_tokens // 4) if decoding else self.chunk_tokens
-        parts = [(s, s.next_ids(1)) for s in decoding]
+        parts: list[Part] = []
         for sequence in self.running:
             if budget and not sequence.is_decoding:
                 ids = sequence.next_ids(budget)
                 budget -= len(ids)
-                parts.append((sequence, ids))
-        return parts
+                parts.append(Part(sequence, ids, []))
+        return self._drafted(decoding, sum(len(part.ids) for part in parts)) + parts
+
+    @staticmethod
+    def _drafted(decoding: list[Sequence], n_prompt: int) -> list[Part]:
+        """The decoding sequences, with guesses where they pay, within the rows that one call computes."""
+        n_rows = len(decoding) + n_prompt
+        room = MOST_ROWS - (n_rows if n_rows <= MOST_ROWS else len(decoding))
+        n_drafted = lengths(decoding, n_rows, room)
+        return [Part(s, s.next_ids(1), s.drafts.guess(n_drafted[s]) if s.drafts else []) for s in decoding]

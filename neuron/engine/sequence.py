@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from neuron.engine.drafts import MOST_DRAFTED, Drafts
 from neuron.engine.events import FinishReason, Timings
 from neuron.engine.request import Generation, Sampling
 from neuron.errors import NeuronError
@@ -36,6 +37,8 @@ class Sequence:
     """The other answers; they start from this one's cache once it holds the prompt."""
     matcher: Matcher | None = None
     thinking: Thinking | None = None
+    drafts: Drafts | None = None
+    """None: nothing is guessed."""
     cancelled: bool = False
     """Set by the event loop, read by the device thread before every step."""
 
@@ -45,6 +48,10 @@ class Sequence:
     """Tokens of the prompt whose keys and values were there already; 0 for a follower, whose leader counts them."""
     ids: list[int] = field(default_factory=list)
     """Generated ids, the ending one included."""
+    n_drafted: int = 0
+    """Ids that were guessed and checked."""
+    n_drafted_right: int = 0
+    """Those of them that became part of the answer."""
     submitted_s: float = field(default_factory=time.monotonic)
     started_s: float = 0.0
     first_token_s: float = 0.0
@@ -74,6 +81,11 @@ class Sequence:
     def is_decoding(self) -> bool:
         """Whether the whole prompt is in the cache."""
         return self.cache is not None and self.cache.length >= len(self.prompt_ids)
+
+    @property
+    def most_drafted(self) -> int:
+        """Ids that may be guessed now: behind them comes one more, and all must be within the limit."""
+        return min(MOST_DRAFTED, self.max_new_tokens - len(self.ids) - 1)
 
     def next_ids(self, n: int) -> list[int]:
         """Up to ``n`` ids that the next step computes: a chunk of the prompt, or the last generated id."""

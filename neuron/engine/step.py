@@ -1,20 +1,23 @@
-"""One forward pass over the planned sequences, and one new token for each that has its whole prompt computed."""
+"""One forward pass over the planned sequences, and new tokens for each that has its whole prompt computed."""
 
 from __future__ import annotations
 
 import time
+from itertools import count
 
 import torch
 from torch import Tensor
 
 from neuron.engine.rules import Rules
 from neuron.engine.sampling import Sampler, draw
+from neuron.engine.scheduler import Part
 from neuron.engine.sequence import Output, RawLogprobs, Sequence
 from neuron.errors import DeviceFault, InsufficientCache, NeuronError, NumericalError
 from neuron.model.decoder import Decoder
 from neuron.model.native import best_ids
 
-Plan = list[tuple[Sequence, list[int]]]
+Row = tuple[Sequence, int]
+"""A sequence and where the logits of its next id are."""
 
 
 def begin(sequence: Sequence, decoder: Decoder) -> None:
@@ -47,7 +50,7 @@ def _sampler(sequence: Sequence, decoder: Decoder) -> Sampler:
 
 
 @torch.inference_mode()
-def run_step(decoder: Decoder, plan: Plan) -> list[Output]:
+def run_step(decoder: Decoder, plan: list[Part]) -> list[Output]:
     """Compute the plan; what became of each sequence that got a token or failed.
 
     When the step fails as a whole, each sequence is tried alone, so that only the guilty one ends.
@@ -57,28 +60,54 @@ def run_step(decoder: Decoder, plan: Plan) -> list[Output]:
     except Exception as e:
         if len(plan) > 1:
             return [output for part in plan for output in run_step(decoder, [part])]
-        return [Output(plan[0][0], is_end=True, error=_as_error(e))]
+        return [Output(plan[0].sequence, is_end=True, error=_as_error(e))]
 
 
-def _compute(decoder: Decoder, plan: Plan) -> list[Output]:
-    parts = []
-    for sequence, ids in plan:
+def _compute(decoder: Decoder, plan: list[Part]) -> list[Output]:
+    parts, firsts = [], []
+    n_rows = 0
+    for sequence, ids, draft in plan:
         assert sequence.cache is not None
         completes = sequence.cache.length + len(ids) >= len(sequence.prompt_ids)
-        parts.append((sequence.cache, ids, completes))
+        parts.append((sequence.cache, [*ids, *draft], (1 + len(draft)) * completes))
+        if completes:
+            firsts.append((sequence, n_rows))
+            n_rows += 1 + len(draft)
     logits = decoder.step(parts)  # [R, V]
-    sampled = [sequence for (sequence, _), part in zip(plan, parts, strict=True) if part[2]]
-    return _sample(sampled, logits, decoder) if sampled else []
+    return _sample(firsts, {part.sequence: part.draft for part in plan}, logits, decoder) if firsts else []
 
 
-def _sample(sequences: list[Sequence], logits: Tensor, decoder: Decoder) -> list[Output]:
-    """An `Output` for each row of logits [R, V], and for each answer that starts from a row's prompt."""
+def _sample(
+    firsts: list[Row], drafts: dict[Sequence, list[int]], logits: Tensor, decoder: Decoder
+) -> list[Output]:
+    """An `Output` for each id that came, of these sequences and of the answers that start from their prompts.
+
+    The rows of logits [R, V] behind a sequence's first are those of its draft; one counts if the draft was right so
+    far. What was computed of the rest is forgotten.
+    """
     greedy = best_ids(logits)
+    outputs, rows = _forked(firsts, decoder)
+    for at in count():
+        chosen = _chosen(rows, greedy, logits)
+        outputs += chosen
+        rows = [
+            (s, row + 1)
+            for (s, row), output in zip(rows, chosen, strict=True)
+            if not output.is_end and drafts.get(s, [])[at : at + 1] == [output.token]
+        ]
+        for sequence, _ in rows:
+            sequence.n_drafted_right += 1
+        if not rows:
+            break
+    for sequence, _ in firsts:
+        _forget_wrong(sequence, drafts[sequence])
+    return outputs
+
+
+def _forked(firsts: list[Row], decoder: Decoder) -> tuple[list[Output], list[Row]]:
+    """The rows with those of the answers that start from them, and an `Output` for each that failed to."""
     outputs, rows = [], []
-    for row, sequence in enumerate(sequences):
-        if greedy[row] < 0:
-            outputs.append(Output(sequence, is_end=True, error=_not_finite()))
-            continue
+    for sequence, row in firsts:
         followers, sequence.followers = sequence.followers, []
         for follower in followers:
             try:
@@ -88,11 +117,30 @@ def _sample(sequences: list[Sequence], logits: Tensor, decoder: Decoder) -> list
             else:
                 rows.append((follower, row))
         rows.append((sequence, row))
-    drawn = _drawn(rows, logits)
-    return outputs + [_choose(s, greedy[row], logits[row], drawn.get(s)) for s, row in rows]
+    return outputs, rows
 
 
-def _drawn(rows: list[tuple[Sequence, int]], logits: Tensor) -> dict[Sequence, int]:
+def _forget_wrong(sequence: Sequence, draft: list[int]) -> None:
+    """Leave in the cache what came before the newest id."""
+    assert sequence.cache is not None
+    if draft:
+        sequence.n_drafted += len(draft)
+        sequence.cache.truncate(len(sequence.prompt_ids) + len(sequence.ids) - 1)
+
+
+def _chosen(rows: list[Row], greedy: list[int], logits: Tensor) -> list[Output]:
+    """The next id of each row."""
+    sound = [(s, row) for s, row in rows if greedy[row] >= 0]
+    drawn = _drawn(sound, logits)
+    return [
+        _choose(s, greedy[row], logits[row], drawn.get(s))
+        if greedy[row] >= 0
+        else Output(s, is_end=True, error=_not_finite())
+        for s, row in rows
+    ]
+
+
+def _drawn(rows: list[Row], logits: Tensor) -> dict[Sequence, int]:
     """Ids of the sequences that do nothing but draw, all in one go."""
     plain = [(s, s.sampler, row) for s, row in rows if s.sampler is not None and s.sampler.is_plain_draw]
     if not plain:
@@ -131,6 +179,8 @@ def _accept(sequence: Sequence, token: int) -> Output:
     if not sequence.ids:
         sequence.first_token_s = time.monotonic()
     sequence.ids.append(token)
+    if sequence.drafts is not None:
+        sequence.drafts.add(token)
     if token in sequence.end_ids:
         return Output(sequence, token, is_end=True, reason="stop")
     if sequence.sampler is not None and sequence.sampler.rules and sequence.sampler.rules.is_done:

@@ -158,7 +158,13 @@ class TorchHarness:
             text=text,
             grammars=GrammarCompiler(text.tokenizer.inner.to_str(), arch.vocab_size, text.eos_ids),
             worker=self._worker(device),
-            slot=Slot(decoder, s.prefill_chunk_tokens, embedder, prefix_cache(s, budget)),
+            slot=Slot(
+                decoder,
+                s.prefill_chunk_tokens,
+                embedder,
+                prefix_cache(s, budget),
+                speculates=s.speculation,
+            ),
             gate=Gate(
                 max_in_flight=s.max_in_flight,
                 max_queue_depth=s.max_queue_depth,

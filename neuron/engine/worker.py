@@ -40,9 +40,13 @@ class Slot:
         chunk_tokens: int,
         embedder: Embedder | None = None,
         prefixes: PrefixCache | None = None,
+        *,
+        speculates: bool = False,
     ) -> None:
         self.prefixes = prefixes
         """None: nothing is kept of a sequence that has ended."""
+        self.speculates = speculates and decoder is not None and decoder.drafts_pay
+        """Whether ids are guessed and checked several at a time."""
         self.decoder = decoder
         """None for a model that only embeds."""
         self.embedder = embedder
@@ -147,10 +151,10 @@ class Worker:
         if not plan or slot.decoder is None:
             return
         self.busy_since_s = time.monotonic()
-        if any(len(ids) > 1 for _, ids in plan):
+        if any(len(part.ids) > 1 for part in plan):
             self._flush()  # this step may take long
         outputs = run_step(slot.decoder, plan)
-        slot.meter.record(plan, time.monotonic() - self.busy_since_s)
+        slot.meter.record(plan, len(outputs), time.monotonic() - self.busy_since_s)
         self.busy_since_s = None
         for output in outputs:
             if output.error is not None:

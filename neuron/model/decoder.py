@@ -34,28 +34,22 @@ class Batch:
     """[R] int64: the rows whose logits are wanted."""
 
 
-Parts = Sequence[tuple[SequenceCache, Sequence[int], bool]]
-"""(cache, new ids, whether the last one's logits are wanted) of each sequence in a step."""
+Parts = Sequence[tuple[SequenceCache, Sequence[int], int]]
+"""(cache, new ids, of how many of the last ones the logits are wanted) of each sequence in a step."""
 
 
-def make_batch(
-    parts: Parts,
-    device: torch.device,
-    *,
-    every_row: bool = False,
-) -> Batch:
-    """A `Batch` on the device; ``every_row``: the logits of all rows, not only of the last."""
+def make_batch(parts: Parts, device: torch.device) -> Batch:
+    """A `Batch` on the device."""
     spans: list[Span] = []
     tokens: list[int] = []
     positions: list[int] = []
     rows: list[int] = []
-    for cache, ids, wants_logits in parts:
+    for cache, ids, n_logits in parts:
         start = len(tokens)
         spans.append(Span(cache, start, len(ids)))
         tokens.extend(ids)
         positions.extend(range(cache.length, cache.length + len(ids)))
-        if wants_logits:
-            rows.extend(range(start, len(tokens)) if every_row else [len(tokens) - 1])
+        rows.extend(range(len(tokens) - n_logits, len(tokens)))
     as_tensor = [torch.tensor(x, dtype=torch.int64, device=device) for x in (tokens, positions, rows)]
     return Batch(as_tensor[0], as_tensor[1], tuple(spans), as_tensor[2])
 
@@ -152,12 +146,20 @@ class Decoder:
         elif self.lm_head.packed:
             self.native = NativeStep(self)
 
+    @property
+    def drafts_pay(self) -> bool:
+        """Whether a step of several ids of a sequence takes less than a step for each.
+
+        Not on a GPU: its recorded steps take one id of each sequence.
+        """
+        return self.device.type == "cpu"
+
     def step(self, parts: Parts) -> Tensor:
         """Logits [R, V] float32 of the parts that want them, in the way that `capture` made ready where it fits."""
         if self.native and sum(len(ids) for _, ids, _ in parts) <= MOST_ROWS:
             return self.native.step(parts)
         graphs = self.graphs
-        if graphs and len(parts) <= graphs.most and all(len(ids) == 1 and wants for _, ids, wants in parts):
+        if graphs and len(parts) <= graphs.most and all(len(ids) == n == 1 for _, ids, n in parts):
             return graphs.step([ids[0] for _, ids, _ in parts], [cache for cache, _, _ in parts])
         return self.forward(make_batch(parts, self.device))
 

@@ -110,8 +110,8 @@ class NativeStep:
         matrices = (weight.matrix() for weight in weights)
         return _Layer(*matrices, *map(_address, norms), rope, attention.window or 0)
 
-    def step(self, parts: Sequence[tuple[SequenceCache, Sequence[int], bool]]) -> Tensor:
-        """Logits [R, V] float32 of the last row of each part that wants them; the caches grow.
+    def step(self, parts: Sequence[tuple[SequenceCache, Sequence[int], int]]) -> Tensor:
+        """Logits [R, V] float32 of as many last rows of each part as it wants; the caches grow.
 
         Raises:
             IndexError: an id beyond the vocabulary, or a cache without room. The caches are as they were.
@@ -124,15 +124,14 @@ class NativeStep:
         caches: list[int] = []
         capacities: list[int] = []
         wanted: list[int] = []
-        for cache, ids, wants_logits in parts:
+        for cache, ids, n_logits in parts:
             n, end = len(ids), cache.length + len(ids)
             if end > cache.capacity:
                 raise IndexError(f"{end} tokens in a cache for {cache.capacity}")
             positions += range(cache.length, end)
             caches += [cache.data.data_ptr()] * n
             capacities += [cache.capacity] * n
-            if wants_logits:
-                wanted.append(len(positions) - 1)
+            wanted += range(len(positions) - n_logits, len(positions))
         logits = torch.empty(len(wanted), self._vocab_size)
         self._run(tokens, positions, caches, capacities, wanted, logits)
         for cache, ids, _ in parts:

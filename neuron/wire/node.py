@@ -361,6 +361,10 @@ class RequestInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Of the prompt, whose cache was reused."""
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
+    drafted_tokens: int | None = None
+    """Guessed ahead and checked in a step with others."""
+    drafted_right_tokens: int | None = None
+    """Those of them that became part of an answer."""
     tokens_per_s: float | None = None
     """Of the tokens after the first."""
     finish_reason: str | None = None

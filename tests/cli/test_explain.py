@@ -32,6 +32,7 @@ def test_a_request_is_explained(node: NodeServer) -> None:
     assert lines["path"] == "/v1/chat/completions, streamed"
     assert lines["prompt"] == "7 tokens, 2 of them cached"
     assert lines["answer"].startswith("3 tokens, 1 of them reasoning, ")
+    assert lines["answer"].endswith("; 3 of 5 guesses were right")
     assert lines["asked"] == "max_tokens=3"
     assert lines["why"] == "length: the limit of tokens was reached"
     assert "secret" not in done.stdout

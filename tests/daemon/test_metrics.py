@@ -96,6 +96,8 @@ def test_each_application_counts_for_itself() -> None:
     with node_server() as one, node_server() as other:
         one.post(*CHAT)
         assert ended(one, 1).total("neuron_generated_tokens_total") == 3
+        assert scrape(one).total("neuron_draft_tokens_total") == 5
+        assert scrape(one).total("neuron_draft_tokens_accepted_total") == 3
         assert scrape(other).total("neuron_requests_ended_total") == 0
     create_app(FakeEngine(), Settings(port=0), host=CPU_HOST)
 

@@ -71,6 +71,8 @@ def test_everything_is_told_of_a_request_that_finished(node: NodeServer) -> None
         "cached_tokens": 2,
         "completion_tokens": 2,
         "reasoning_tokens": 1,
+        "drafted_tokens": 5,
+        "drafted_right_tokens": 3,
         "finish_reason": "length",
         "parameters": {"temperature": 0.5, "seed": 3, "max_tokens": 9, "stop_strings": 1},
     }

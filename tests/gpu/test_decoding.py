@@ -43,7 +43,7 @@ def prompt(n: int, seed: int = 1) -> list[int]:
 
 def plain(decoder: Decoder, cache: SequenceCache, ids: list[int]) -> torch.Tensor:
     """Logits [T, V] on the CPU, by the pass that takes any batch."""
-    return decoder.forward(make_batch([(cache, ids, True)], decoder.device, every_row=True)).cpu()
+    return decoder.forward(make_batch([(cache, ids, len(ids))], decoder.device)).cpu()
 
 
 def test_logits_are_those_of_the_cpu(pair: Loaded) -> None:

@@ -47,7 +47,7 @@ def chunked_logits(decoder: Decoder, ids: list[int], cuts: tuple[int, ...]) -> t
     """Logits [T, V] of a prompt that is computed piece by piece."""
     cache = decoder.new_cache(len(ids))
     pieces = [ids[a:b] for a, b in zip(cuts, (*cuts[1:], len(ids)), strict=True)]
-    return torch.cat([decoder.forward(make_batch([(cache, p, True)], CPU, every_row=True)) for p in pieces])
+    return torch.cat([decoder.forward(make_batch([(cache, p, len(p))], CPU)) for p in pieces])
 
 
 def greedy(decoder: Decoder, ids: list[int], n: int) -> list[int]:
@@ -87,10 +87,10 @@ def test_a_batch_with_sequences_of_other_lengths_changes_nothing(pair: tuple[Any
         parts, who = [], []
         for i, n in enumerate(step_sizes):
             if n:
-                parts.append((caches[i], prompts[i][positions[i] : positions[i] + n], True))
+                parts.append((caches[i], prompts[i][positions[i] : positions[i] + n], n))
                 who += [i] * n
                 positions[i] += n
-        for i, row in zip(who, decoder.forward(make_batch(parts, CPU, every_row=True)), strict=True):
+        for i, row in zip(who, decoder.forward(make_batch(parts, CPU)), strict=True):
             collected[i].append(row)
     for ids, rows in zip(prompts, collected, strict=True):
         want = reference_logits(reference, ids)

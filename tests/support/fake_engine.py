@@ -178,7 +178,12 @@ class FakeStream:
     def _finished(self, pieces: Sequence[Piece], index: int) -> Finished:
         thoughts = sum(isinstance(piece, Think) for piece in pieces)
         usage = Usage(
-            prompt_tokens=7, completion_tokens=len(pieces), cached_tokens=2, reasoning_tokens=thoughts
+            prompt_tokens=7,
+            completion_tokens=len(pieces),
+            cached_tokens=2,
+            reasoning_tokens=thoughts,
+            drafted_tokens=5,
+            drafted_right_tokens=3,
         )
         calls = any(isinstance(piece, Call) for piece in pieces)
         reason: FinishReason = "tool_calls" if calls else "stop"

@@ -47,6 +47,8 @@ def _tokens(record: Record) -> dict[str, Any]:
         "cached_tokens": record.used(lambda usage: usage.cached_tokens),
         "completion_tokens": record.completion_tokens,
         "reasoning_tokens": record.used(lambda usage: usage.reasoning_tokens),
+        "drafted_tokens": record.used(lambda usage: usage.drafted_tokens),
+        "drafted_right_tokens": record.used(lambda usage: usage.drafted_right_tokens),
         "tokens_per_s": None if speed is None else round(speed, 2),
     }
 
