@@ -119,7 +119,7 @@ def requests() -> Part:
     with neuron(gguf(WIDTH), "--prefix-cache-mb", "0") as server:
         assert server.node is not None
         for at in range(20):
-            said = [stream(server, words(100, 100 * at + i), 33) for i in range(10)]
+            said = [stream(server, words(32, 100 * at + i), 17) for i in range(10)]
             speeds_ms.append(median(1e3 / s.tok_s for s in said))
             memory_mib.append(server.node.rss_mb())
     xs = [10 * (at + 1) for at in range(20)]

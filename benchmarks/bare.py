@@ -70,16 +70,11 @@ def growth() -> Part:
     """Time of a token against the context before it, and of a prompt against its length."""
     with ExitStack() as stack:
         start = stack.enter_context
-        engines = {
-            "neuron": start(child("neuron", gguf("Q4_1"))),
-            "llama": start(child("llama", gguf("Q4_1"))),
-            "transformers": start(child("transformers", folder("float32"), "float32")),
-        }
+        engines = {engine: start(child(engine, gguf("Q4_1"))) for engine in ("neuron", "llama")}
         rounds(engines, N_PROMPT, 17, n_rounds=1)
         said = [rounds(engines, n, 17, n_rounds=1, warm_up=False) for n in CONTEXTS]
-    names = {"neuron": "neuron", "llama": "llama.cpp", "transformers": "transformers"}
-    decode = {names[e]: [median(1e3 / a.decode_tok_s for a in at[e]) for at in said] for e in engines}
-    prompt = {names[e]: [median(a.prefill_s for a in at[e]) for at in said] for e in engines}
+    decode = {names_of(e): [median(1e3 / a.decode_tok_s for a in at[e]) for at in said] for e in engines}
+    prompt = {names_of(e): [median(a.prefill_s for a in at[e]) for at in said] for e in engines}
     return Part(
         [
             faster(f"prefill of {n:,} tokens, Q4_1", "tok/s", *prefill_rates(at, n))

@@ -19,15 +19,16 @@ PANEL_W, PANEL_H, PAD = 380, 210, 44
 
 
 def bars(rows: Sequence[Row]) -> str:
-    """A bar for each engine of each row, in tokens per second."""
-    most = max((median(v) for row in rows for v in (row.neuron, *row.peers.values())), default=1)
+    """neuron and the best peer of each row, in tokens per second; the faster one's bar has the whole width."""
     parts, y = [], 10
     for row in rows:
         parts.append(_text(LABEL - 10, y + BAR, row.what, "end"))
-        for at, (name, values) in enumerate([("neuron", row.neuron), *row.peers.items()]):
-            length = (WIDTH - LABEL - 190) * median(values) / most
-            parts.append(_bar(y, length, COLOURS[min(at, len(COLOURS) - 1)]))
-            parts.append(_text(LABEL + length + 6, y + BAR - 2, f"{median(values):,.0f} tok/s {name}"))
+        best = max(row.peers, key=lambda name: median(row.peers[name]))
+        rates = {"neuron": median(row.neuron), best: median(row.peers[best])}
+        for colour, (name, rate) in zip(COLOURS, rates.items(), strict=False):
+            length = (WIDTH - LABEL - 190) * rate / max(rates.values())
+            parts.append(_bar(y, length, colour))
+            parts.append(_text(LABEL + length + 6, y + BAR - 2, f"{rate:,.0f} tok/s {name}"))
             y += BAR + 2
         y += GAP
     return _svg(WIDTH, y, parts)

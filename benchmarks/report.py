@@ -124,7 +124,8 @@ def write(folder: Path, record: dict[str, dict[str, object]]) -> None:
     parts = [restored(said) for name, said in record.items() if name != "facts"]
     rows = [row for part in parts for row in part.rows]
     curves = [curve for part in parts for curve in part.curves]
-    (folder / "speed.svg").write_text(chart.bars([row for row in rows if row.peers and row.unit == "tok/s"]))
+    raced = [row for row in rows if row.goal and row.unit == "tok/s" and row.peers.keys() != {"bare loop"}]
+    (folder / "speed.svg").write_text(chart.bars(raced))
     (folder / "growth.svg").write_text(chart.lines(curves))
     (folder / "README.md").write_text("\n".join(document(record, rows, curves)))
     (folder / "latest.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -153,7 +154,9 @@ def document(
     yield "\n## How it grows\n\n![Growth](growth.svg)\n"
     yield from map(grown, curves)
     yield "## When\n\nLoad is the system's average over a minute, which counts tasks that ran beside.\n"
-    yield lined(("part", "date", "took", "load before"), map(when, *zip(*parts_of(record), strict=True)))
+    yield lined(
+        ("part", "date", "took", "load before", "commit"), map(when, *zip(*parts_of(record), strict=True))
+    )
     yield ""
 
 
@@ -164,7 +167,7 @@ def parts_of(record: Mapping[str, Mapping[str, object]]) -> list[tuple[str, Mapp
 
 def when(name: str, said: Mapping[str, object]) -> tuple[str, ...]:
     """A line about how a part was measured."""
-    return name, str(said["date"]), f"{said['took_s']} s", str(said["load"])
+    return name, str(said["date"]), f"{said['took_s']} s", str(said["load"]), str(said.get("commit", ""))
 
 
 def grown(curve: Curve) -> str:

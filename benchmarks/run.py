@@ -56,7 +56,16 @@ def timed(measure: Measure) -> tuple[Part, dict[str, object]]:
     load, begin_s = round(os.getloadavg()[0], 1), time.perf_counter()
     part = measure()
     about = {"date": time.strftime("%Y-%m-%d"), "took_s": round(time.perf_counter() - begin_s), "load": load}
-    return part, about
+    return part, {**about, "commit": commit()}
+
+
+def commit() -> str:
+    """Of the working tree; empty where there is no git."""
+    try:
+        asked = ["git", "describe", "--always", "--abbrev=10"]
+        return subprocess.run(asked, cwd=OUT, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def keep(name: str, part: Part, about: dict[str, object]) -> None:

@@ -37,13 +37,13 @@ def test_a_rate_is_compared_with_the_fastest_peer_round_by_round() -> None:
 
 def test_documents_hold_every_row_and_the_charts_are_xml(tmp_path: Path) -> None:
     curve = Curve("Decoding <by> context", "tokens", [32, 512], "ms", {"neuron": [3, 4], "other": [6, 9]})
-    part = kept(Part(ROWS, [curve]), date="2026-11-27", took_s=3, load=0.5)
+    part = kept(Part(ROWS, [curve]), date="2026-11-27", took_s=3, load=0.5, commit="abc")
     write(tmp_path, {"facts": {"machine": "one"}, "first": part})
     told = (tmp_path / "README.md").read_text()
     assert all(f"| {row.what} |" in told for row in ROWS)
     assert "| prefill | 100 tok/s | a: 120 tok/s | 0.83 × | at least 1 × | **no** |" in told
     bars, lines = (ET.parse(tmp_path / name).getroot() for name in ("speed.svg", "growth.svg"))
-    assert len(bars.findall("{*}rect")) == 5
+    assert len(bars.findall("{*}rect")) == 4  # two rows with a goal and peers: neuron and the best peer
     assert len(lines.findall("{*}polyline")) == 2
 
 
