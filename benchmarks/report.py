@@ -25,7 +25,8 @@ engines take turns round by round, after a warm-up. A cell is the median of the 
 the largest, and a ratio the median of the rounds' ratios where they are pairs. A machine is shared, and
 others differ: the ratios mean more than the figures.
 
-llama.cpp runs as its server (xllamacpp) with a prompt cache of nothing; its bare loop is timed by itself.
+llama.cpp runs as its server (xllamacpp), its bare loop is timed by itself. Neither it nor a node beside it keeps
+anything of earlier prompts; no node guesses tokens ahead ([speculation](speculation.md) is measured apart).
 transformers runs its forward pass with its own cache in a loop. neuron's bare loop is its decoder
 without server and sampler. What was tried, and what came of it, is in [log.md](log.md), quality by format in
 [quality.md](quality.md), a GPU in [gpu.md](gpu.md).

@@ -57,8 +57,8 @@ class Streamed:
 
 @contextmanager
 def neuron(gguf: Path, *flags: str) -> Iterator[Server]:
-    """A node with one model."""
-    with node("--model-root", gguf.parent, *flags) as running:
+    """A node with one model, which computes each token by itself."""
+    with node("--model-root", gguf.parent, "--no-speculation", *flags) as running:
         begin_s = time.perf_counter()
         running.post("/models/load", {"model_id": str(gguf)}).raise_for_status()
         load_s = time.perf_counter() - begin_s
