@@ -126,9 +126,9 @@ def test_failed_loads_leave_no_file_open_and_no_memory(running: NodeProcess, roo
     (folder / "tokenizer.json").write_text("{}")
     write_gguf(folder / "no-vocabulary.gguf", folder)
     for path in (folder, folder / "no-vocabulary.gguf"):
-        refuse(running, path, 5)
+        refuse(running, path, 3)
         open_before, before_mb = open_files(running, root), running.rss_mb()
-        refuse(running, path, 30)
+        refuse(running, path, 10)
         assert open_files(running, root) == open_before
         assert running.rss_mb() <= before_mb * 1.05
 
