@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from neuron import faults
+
 QUEUED_LINES = 4096
 FLUSH_S = 1.0
 
@@ -41,6 +43,7 @@ class QueuedHandler(logging.Handler):
         while True:
             line = self._lines.get()
             try:
+                faults.at("log")
                 self._stream.write(line + "\n")
                 self._stream.flush()
             except (OSError, ValueError):

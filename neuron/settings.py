@@ -43,9 +43,11 @@ OTHER_VARIABLES = frozenset(
         "NEURON_API_KEY",
         "NEURON_CACHE",
         "NEURON_CONFIG",
+        "NEURON_FAULT",
         "NEURON_HOST",
         "NEURON_NO_HISTORY",
         "NEURON_STATE",
+        "NEURON_TESTING",
         "NEURON_TORCH_ONLY",
         "NEURON_TRACEBACK",
     }
@@ -195,6 +197,7 @@ class Settings:
     drain_s: Seconds = key(
         25.0, "How long running answers may go on after a stop or an unload.", "SECONDS", reloads=True
     )
+    hang_s: Seconds = key(120.0, "The process ends itself when nothing in it moved for so long.", "SECONDS")
     stall_s: Seconds = key(
         60.0, "A decode step older than this makes /health answer 503.", "SECONDS", reloads=True
     )

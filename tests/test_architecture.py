@@ -26,6 +26,7 @@ LEAVES = {
     "holder",
     "tls",
     "errors",
+    "faults",
     "progress",
     "files",
     "gguf",
@@ -111,6 +112,7 @@ PLAIN_ENGINE = {
 BROAD_EXCEPT = {
     "cli/main.py": "the entry of the command line",
     "daemon/readings.py": "whatever a driver raises, /health answers",
+    "engine/device_errors.py": "a model is tried: whatever it raises, it is broken",
     "engine/embedder.py": "the border of the device thread",
     "engine/models.py": "a load that failed in any way is a failed load",
     "engine/registry.py": "what a thread raised goes to who waits for it",

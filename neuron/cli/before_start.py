@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuron import keys, tls, torch_build
+from neuron import faults, keys, tls, torch_build
 from neuron.address import address_of, check_guarded
 from neuron.cli.context import model_reference
 from neuron.errors import Mistakes, NeuronError
@@ -39,6 +39,7 @@ def look(flags: Mapping[str, Any], env: Mapping[str, str], file: Path | None = N
     whole = not wrong
     wrong += [*_references(settings), *_device(settings, env)]
     try:
+        faults.read(env)
         found.ring = keys.of(settings, env)
         if whole:  # a key that was misspelt would show a second time, as missing beside the other one
             tls.server_context(settings)

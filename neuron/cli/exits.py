@@ -16,6 +16,7 @@ class Exit(IntEnum):
     USAGE = 64
     UNAVAILABLE = 69
     INTERNAL = 70
+    DEVICE = 71
     IO = 74
     TEMPORARY = 75
     PERMISSION = 77
@@ -31,6 +32,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.USAGE: "the command line can't be taken as it stands",
     Exit.UNAVAILABLE: "nobody answers: no node, or no source of a model",
     Exit.INTERNAL: "a fault of this program or of the device",
+    Exit.DEVICE: "of neuron serve: a device failed again after its model was loaded anew; start it again",
     Exit.IO: "a file, a disk or a connection failed",
     Exit.TEMPORARY: "busy now, try again: port taken, node full or leaving",
     Exit.PERMISSION: "not allowed",

@@ -19,6 +19,7 @@ ENVIRONMENT = {
     "OPENAI_API_KEY": "The key that neuron bench shows to a server which --url names.",
     "NEURON_NO_HISTORY": "If set, neither what is typed in a chat nor a session without a name is kept.",
     "NEURON_TORCH_ONLY": "If set, torch computes, without the compiled kernels of the processor.",
+    "NEURON_FAULT": "Faults on purpose, for tests; refused unless NEURON_TESTING is 1.",
     "NEURON_TRACEBACK": "If set, a fault of the program shows where it happened.",
     "HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE": "As huggingface_hub knows them.",
     "NO_COLOR": "If set, no colours.",

@@ -24,6 +24,7 @@ from neuron.daemon.projection.load import activations, on_request
 from neuron.daemon.protocol import DeadlineProtocol
 from neuron.daemon.reload import Listener, Reload, Take, takes
 from neuron.daemon.supervision import Supervision
+from neuron.daemon.watchdog import watch
 from neuron.engine.api import EngineApi
 from neuron.errors import ConfigError
 from neuron.keys import Keyring
@@ -40,6 +41,7 @@ LAST_BYTES_S = 3
 CLOSE_S = 10.0
 OK = 0
 INTERNAL = 70
+DEVICE = 71
 
 
 class Server(uvicorn.Server):
@@ -89,9 +91,9 @@ async def run(
     engine.offer(offered)
     engine.activate(activations(settings.models))
     supervision = Supervision(notify, engine.status)
-    watching = asyncio.create_task(supervision.run())
+    watching = asyncio.gather(supervision.run(), watch(settings.hang_s))
     _reload_on_signal(node, reload, notify, supervision)
-    stopped = await _until_stopped((stop, node.drain.asked), serving)
+    stopped = await _until_stopped((stop, node.drain.asked, engine.broken), serving)
     supervision.drain()
     if node.drain.asked.is_set() and not stop.is_set():
         await _drain_as_asked(engine, node.drain.timeout_s, stop)
@@ -105,6 +107,8 @@ async def run(
     await serving
     watching.cancel()
     event(log, "stopped")
+    if engine.broken.is_set():
+        return DEVICE
     return OK if stopped else INTERNAL
 
 

@@ -30,12 +30,13 @@ def serve(
     the URL once requests are answered; models may still be loading then.
 
     Raises:
-        ConfigError: the TLS files can't be taken.
+        ConfigError: the TLS files, or the faults of a test, can't be taken.
     """
     signal.signal(signal.SIGTERM, _leave)  # while the imports below run
     import asyncio
+    import os
 
-    from neuron import log, tls
+    from neuron import faults, log, tls
     from neuron.daemon import stacks
     from neuron.daemon.notify import Notify
     from neuron.daemon.process import run
@@ -43,6 +44,7 @@ def serve(
     stacks.show_on_signal()
     context = tls.server_context(settings)
     log.setup(settings.log_level, settings.log_format, queued=True)
+    faults.arm(os.environ)
     try:
         return asyncio.run(
             run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -57,6 +58,11 @@ class Embeddings:
 
 class EngineApi(Protocol):
     """Every method but `status` and `model` must be called from the event loop that `start` was called from."""
+
+    @property
+    def broken(self) -> asyncio.Event:
+        """Set when a device can't be used any more by this process."""
+        ...
 
     async def start(self) -> None:
         """Begin; returns at once, heavy imports happen in the background."""

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from neuron.errors import DeviceFault, NeuronError, NumericalError
+from neuron import faults
+from neuron.engine.device_errors import as_error
+from neuron.errors import NeuronError, NumericalError
 from neuron.model.decoder import Decoder, make_batch
 from neuron.model.encoder import Encoder
 from neuron.model.pooling import Pool, Pooling
@@ -39,14 +41,13 @@ class Embedder:
     def advance(pieces: Iterator[Vectors]) -> Vectors | NeuronError:
         """The next piece; an error instead of a raise, since the device thread goes on."""
         try:
+            faults.at("embed")
             return next(pieces)
         except NeuronError as e:
             return e
         except Exception as e:
             log.error("embedding failed", exc_info=e)
-            error = DeviceFault(f"the embedding failed: {type(e).__name__}")
-            error.__cause__ = e
-            return error
+            return as_error(e, "the embedding")
 
     def _encode(self, encoder: Encoder, inputs: Sequence[Sequence[int]]) -> Iterator[Vectors]:
         """Whole inputs, those of like length together."""

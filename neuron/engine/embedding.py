@@ -109,7 +109,7 @@ async def compute(model: LoadedModel, run: EmbedRun, call_soon: Callable[..., No
     while len(found) < len(run.inputs):
         async with model.embed_turn:
             run.check()
-            piece = await _on_device(model, lambda: embedder.advance(pieces), call_soon)
+            piece = await _on_device(model, lambda: model.slot.seen(embedder.advance(pieces)), call_soon)
         if isinstance(piece, NeuronError):
             raise piece
         found |= piece

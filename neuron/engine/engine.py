@@ -44,6 +44,10 @@ class Engine:
         self._running = Running(self._call_soon)
         self._models = Models(settings, self._harnesses_for, self._running, self._call_soon)
 
+    @property
+    def broken(self) -> asyncio.Event:
+        return self._models.broken
+
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._models.warm()

@@ -13,6 +13,7 @@ from typing import Any
 
 from neuron.engine.api import Fetch, Find
 from neuron.engine.demand import Demand, claimed
+from neuron.engine.device_errors import ran_out_of_memory
 from neuron.engine.harness import HARNESSES, Harnesses
 from neuron.engine.load_log import LoadLog
 from neuron.engine.loaded import LoadedModel
@@ -25,6 +26,7 @@ from neuron.engine.running import Running
 from neuron.engine.status import Activation, Loads, ModelStatus
 from neuron.errors import (
     AlreadyLoaded,
+    InsufficientMemory,
     InvalidModelFile,
     InvalidValue,
     ModelNotLoaded,
@@ -41,6 +43,8 @@ log = logging.getLogger("neuron.engine")
 PROGRESS_POLL_S = 0.1
 WAIT = Progress("wait for memory")
 """Told only where a load does wait: for another one, or until models have gone."""
+FAULT_WINDOW_S = 600.0
+"""A device that fails a second time within it is not one that a new load mends."""
 MAX_FAILED = 32
 """Failed loads that are remembered; the oldest go first."""
 
@@ -68,6 +72,9 @@ class Models:
         self._room = Room(settings, running, self._entries, self._evict, self.demand.offers)
         self.activation = Activation()
         self.loads = Loads()
+        self.broken = asyncio.Event()
+        """Set when a device failed again, or the model that it failed under can't be loaded anew."""
+        self._fault_s = -FAULT_WINDOW_S
 
     def warm(self) -> None:
         """Import torch in the background, so that the first load does not wait for it."""
@@ -173,6 +180,8 @@ class Models:
         entry = self._entries.get(model_id)
         if entry is not None and entry.state == "unloading":
             raise unloading(model_id)
+        if entry is not None and entry.mending:
+            raise _mending(model_id)
         if entry is None or entry.model is None:
             raise self._not_loaded(model_id)
         return entry.model
@@ -295,7 +304,8 @@ class Models:
             self._forget_old_failures()
             await in_thread("free-memory", self._harnesses.free_memory)
         else:
-            entry.state = "loaded"
+            entry.state, entry.mending = "loaded", False
+            self._watch_device(entry)
             entry.load_s = time.monotonic() - started_s
             self.loads = replace(self.loads, loaded=self.loads.loaded + 1)
             event(log, "model loaded", id=name, seconds=entry.load_s)
@@ -322,6 +332,34 @@ class Models:
         self._entries.forget(entry)
         await in_thread("free-memory", self._harnesses.free_memory)
         event(log, "load cancelled", id=entry.spec.model_id)
+
+    def _watch_device(self, entry: Entry) -> None:
+        assert entry.model is not None
+        entry.model.slot.on_broken = lambda why: self._call_soon(self._on_broken, entry, why)
+
+    def _on_broken(self, entry: Entry, why: str) -> None:
+        """Load the model anew, off the way of requests to others; the second time, give the process up."""
+        event(log, "device failed", level=logging.ERROR, id=entry.spec.model_id, cause=why)
+        now_s = time.monotonic()
+        again, self._fault_s = now_s - self._fault_s < FAULT_WINDOW_S, now_s
+        if entry.state != "loaded":
+            return  # it leaves anyway
+        entry.state, entry.mending, entry.reading = "loading", True, True
+        if again:
+            self.broken.set()
+        entry.task = self._spawn(self._mend(entry))
+
+    async def _mend(self, entry: Entry) -> None:
+        model, path = entry.model, entry.path
+        assert path is not None
+        await self._running.end(lambda m: m is model, 0.0, lambda: _mending(entry.spec.model_id))
+        await self._drop(entry)
+        if self.broken.is_set():
+            return
+        await in_thread("free-memory", self._harnesses.free_memory)
+        await self._load(entry, lambda report: path)
+        if entry.failure is not None and not entry.cancelled:
+            self.broken.set()
 
     async def _plan(self, entry: Entry) -> LoadPlan:
         path = entry.path
@@ -396,6 +434,13 @@ def unloading(model_id: str) -> ModelUnloading:
     return ModelUnloading(f"model '{model_id}' is being unloaded", retry_after_s=5)
 
 
+def _mending(model_id: str) -> ModelUnloading:
+    """What those learn whose model was lost under them, or is not back yet."""
+    return ModelUnloading(
+        f"the device of model '{model_id}' failed, it is being loaded anew", retry_after_s=5
+    )
+
+
 def _cancelled(entry: Entry) -> ModelUnloading:
     """What those learn who wait for a load that an unload has ended."""
     name = entry.spec.model_id
@@ -422,4 +467,9 @@ def _as_load_failure(e: Exception) -> NeuronError:
         return InvalidModelFile(e.message, hint=e.hint)
     if isinstance(e, NeuronError):
         return e
+    if ran_out_of_memory(e):
+        return InsufficientMemory(
+            "the load ran out of memory, although there seemed to be enough",
+            hint="unload another model, or load with a narrower --dtype or --quant",
+        )
     return InvalidModelFile(f"{type(e).__name__}: {e}")

@@ -47,6 +47,8 @@ class Entry:
     """An unload came while it was loading. Read by the loading thread, which then ends."""
     reading: bool = False
     """The loading thread takes memory: only it can give that back."""
+    mending: bool = False
+    """It is being loaded anew after its device failed."""
     failed_s: float = 0.0
     """`time.monotonic` of the failure."""
 

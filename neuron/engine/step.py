@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from itertools import count
 
 import torch
 from torch import Tensor
 
+from neuron import faults
+from neuron.engine.device_errors import as_error
 from neuron.engine.rules import Rules
 from neuron.engine.sampling import Sampler, draw
 from neuron.engine.scheduler import Part
 from neuron.engine.sequence import Output, RawLogprobs, Sequence
-from neuron.errors import DeviceFault, InsufficientCache, NeuronError, NumericalError
+from neuron.errors import InsufficientCache, NeuronError, NumericalError
 from neuron.model.decoder import Decoder
 from neuron.model.native import best_ids
 
@@ -23,6 +26,7 @@ Row = tuple[Sequence, int]
 def begin(sequence: Sequence, decoder: Decoder) -> None:
     """Take the cache and the sampler. Raises `InsufficientCache` when the memory is not there."""
     try:
+        faults.at("cache")
         sequence.cache = decoder.new_cache(sequence.capacity)
     except (RuntimeError, MemoryError) as e:
         raise InsufficientCache(
@@ -55,12 +59,21 @@ def run_step(decoder: Decoder, plan: list[Part]) -> list[Output]:
 
     When the step fails as a whole, each sequence is tried alone, so that only the guilty one ends.
     """
+    held = [sequence.cache.length for sequence, *_ in plan if sequence.cache is not None]
     try:
         return _compute(decoder, plan)
     except Exception as e:
+        _take_back(plan, held)
         if len(plan) > 1:
             return [output for part in plan for output in run_step(decoder, [part])]
         return [Output(plan[0].sequence, is_end=True, error=_as_error(e))]
+
+
+def _take_back(plan: list[Part], held: list[int]) -> None:
+    """Leave the caches as they were: a step may fail behind its last layer, where they have grown by its tokens."""
+    for part, n_tokens in zip(plan, held, strict=True):
+        if part.sequence.cache is not None:
+            part.sequence.cache.truncate(n_tokens)
 
 
 def _compute(decoder: Decoder, plan: list[Part]) -> list[Output]:
@@ -73,7 +86,10 @@ def _compute(decoder: Decoder, plan: list[Part]) -> list[Output]:
         if completes:
             firsts.append((sequence, n_rows))
             n_rows += 1 + len(draft)
+    injected = faults.at("prefill" if any(not part.sequence.ids for part in plan) else "step")
     logits = decoder.step(parts)  # [R, V]
+    if "nan" in (injected, faults.at("logits")):
+        logits[:1] = math.nan
     return _sample(firsts, {part.sequence: part.draft for part in plan}, logits, decoder) if firsts else []
 
 
@@ -195,8 +211,4 @@ def _not_finite() -> NumericalError:
 
 
 def _as_error(e: Exception) -> NeuronError:
-    if isinstance(e, NeuronError):
-        return e
-    error = DeviceFault(f"the decode step failed: {type(e).__name__}")
-    error.__cause__ = e
-    return error
+    return as_error(e, "the decode step")

@@ -10,13 +10,14 @@ from queue import SimpleQueue
 
 import torch
 
+from neuron.engine.device_errors import why_broken
 from neuron.engine.embedder import Embedder
 from neuron.engine.meter import Meter
 from neuron.engine.prefix import PrefixCache
 from neuron.engine.scheduler import Scheduler
 from neuron.engine.sequence import Output, Sequence
 from neuron.engine.step import begin, run_step
-from neuron.errors import NeuronError
+from neuron.errors import DeviceFault, NeuronError, NumericalError
 from neuron.log import event
 from neuron.model.decoder import Decoder
 
@@ -52,6 +53,18 @@ class Slot:
         self.embedder = embedder
         self.scheduler = Scheduler(chunk_tokens)
         self.meter = Meter()
+        self.on_broken: Callable[[str], None] = lambda why: None
+        """Told once, on the device thread, why the model can't compute any more."""
+        self._broken = False
+
+    def seen(self, outcome: object) -> object:
+        """``outcome`` itself; after an error that no request explains, the model is tried."""
+        if isinstance(outcome, DeviceFault | NumericalError) and self.embedder and not self._broken:
+            why = why_broken(self.embedder.model)
+            if why is not None:
+                self._broken = True
+                self.on_broken(why)
+        return outcome
 
 
 class Worker:
@@ -161,6 +174,8 @@ class Worker:
                 cause, fault = str(output.error), output.error.__cause__
                 event(log, "generation failed", level=logging.ERROR, fault=fault, cause=cause)
         self._publish(slot, outputs)
+        for output in outputs:
+            slot.seen(output.error)
 
     def _publish(self, slot: Slot, outputs: list[Output]) -> None:
         running = slot.scheduler.running

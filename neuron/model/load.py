@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from neuron import faults
 from neuron.errors import (
     EmptyRepo,
     InsufficientMemory,
@@ -93,6 +94,7 @@ def load_model(
     done = 0
     # The largest first: its copy from the file is gone before the other weights take their memory.
     for name, view in sorted(views.items(), key=lambda item: -item[1].numel()):
+        faults.at("load")
         if isinstance(view, PackedWeight):
             view.fill(checkpoint, sources[name])
         else:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neuron import faults
 from neuron.errors import EmptyRepo, NeuronError, QuantNotFound, RepoFetchFailed, UnsafeWeights
 from neuron.files import read_bounded, read_json_object
 from neuron.progress import Progress, Report
@@ -259,6 +260,7 @@ class _Meter:
 
             def update(self, n: float | None = 1) -> None:
                 meter.advance(int(n or 0))
+                faults.at("download")
 
             def update_transfer(self, n: float) -> None:
                 """Bytes on the wire, which xet counts apart from the bytes of the file."""

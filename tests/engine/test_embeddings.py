@@ -30,6 +30,7 @@ from neuron.errors import (
     QueueFull,
     ShuttingDown,
 )
+from neuron.model.encoder import Encoder
 from tests.engine.conftest import SETTINGS, hold_device
 from tests.engine.test_lifecycle import endless, until
 from tests.support.tiny_encoders import reference_states, save_tiny_embedder, word_pieces
@@ -234,18 +235,42 @@ async def test_a_vector_that_is_not_finite_ends_its_request_only(embedder: Engin
     assert isinstance(good, Embeddings)
 
 
-async def test_a_fault_of_the_device_ends_its_request_only(
+async def test_a_fault_of_one_request_ends_it_alone(
     embedder: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: object) -> None:
-        raise RuntimeError("device lost")
+    states = Encoder.states
 
-    with monkeypatch.context() as broken:
-        broken.setattr("neuron.model.encoder.Encoder.states", fail)
-        with pytest.raises(DeviceFault, match="RuntimeError"):
-            await embedder.embed("bert", ids(3))
+    def fail(self: Encoder, sequences: Any) -> Any:
+        if len(sequences[0]) == 3:
+            raise RuntimeError("a mistake")
+        return states(self, sequences)
+
+    monkeypatch.setattr(Encoder, "states", fail)
+    with pytest.raises(DeviceFault, match="RuntimeError"):
+        await embedder.embed("bert", ids(3))
+    assert await embedder.embed("bert", ids(4))
+    assert in_use(embedder, "bert") == (0, 0)
+
+
+async def test_a_fault_of_the_device_has_the_model_loaded_anew(
+    embedder: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states, failures = Encoder.states, iter(range(2))  # of the request, and of the model when it is tried
+
+    def fail(self: Encoder, sequences: Any) -> Any:
+        if next(failures, None) is not None:
+            raise RuntimeError("device lost")
+        return states(self, sequences)
+
+    monkeypatch.setattr(Encoder, "states", fail)
+    before = embedder._models.serving("bert")
+    with pytest.raises((DeviceFault, ModelUnloading)):
+        await embedder.embed("bert", ids(3))
+    await until(lambda: embedder._models._entries["bert"].model not in (before, None))
+    await until(lambda: embedder._models._entries["bert"].state == "loaded")
     assert await embedder.embed("bert", ids(3))
     assert in_use(embedder, "bert") == (0, 0)
+    assert not embedder.broken.is_set()
 
 
 # ---- leaving, waiting, unloading -----------------------------------------------------------------------------
@@ -253,8 +278,6 @@ async def test_a_fault_of_the_device_ends_its_request_only(
 
 def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Every piece of work of an encoder takes 20 ms and is noted."""
-    from neuron.model.encoder import Encoder
-
     pieces, quick = list[int](), Encoder.states
 
     def states(self: Encoder, sequences: Any) -> Any:

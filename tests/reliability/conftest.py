@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import pytest
+
+from tests.support.tiny_chat import save_tiny_chat
 
 Verdict = Literal["met", "missed", "not run"]
 VARIABLE = "NEURON_SCORECARD"
@@ -30,3 +33,11 @@ def scorecard() -> Scorecard:
                 file.write(json.dumps(line) + "\n")
 
     return record
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model root with one tiny model, ``tiny``."""
+    root = tmp_path_factory.mktemp("models")
+    save_tiny_chat(root / "tiny")
+    return root

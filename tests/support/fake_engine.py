@@ -198,6 +198,7 @@ class FakeEngine:
         self.script = script or Script()
         self.models = {name: self.loaded(name) for name in models}
         self.activation = Activation()
+        self.broken = asyncio.Event()
         self.decode = DecodeStatus()
         self.ended_loads = Loads()
         self.streams: list[FakeStream] = []
