@@ -64,6 +64,7 @@ BEFORE = {
         "neuron keys add fleet --file /etc/neuron/keys.toml",
     ),
     r"neuron chat --continue": ("neuron chat smollm2",),
+    r"neuron chat -c": ("neuron chat smollm2 Hello --session s",),
     r"neuron chat --host gpu1": ("neuron unload assistant", "neuron unload Qwen/Qwen3-0.6B"),
     r"neuron bench( --|$)": ("neuron unload assistant", "neuron unload Qwen/Qwen3-0.6B"),
     r"neuron endpoint( --|$)": ("neuron unload assistant", "neuron unload Qwen/Qwen3-0.6B"),

@@ -19,6 +19,7 @@ EXAMPLES = (
     'neuron chat smollm2 "A shell loop over *.txt" -x',
     "cat letter.txt | neuron chat smollm2 --schema person.json",
     "neuron chat --continue",
+    'neuron chat -c "And in one sentence?"',
     "neuron chat --host gpu1",
 )
 
@@ -140,6 +141,8 @@ def run(
     without PROMPT a conversation begins, which is kept as a session: Ctrl-C stops an answer, Ctrl-D leaves, /help
     lists the commands and keys.
 
+    With --continue or --session, a text alone that names no model is the PROMPT, asked of the session's model.
+
     The model runs on the node that --host or NEURON_HOST names, else on this machine's node, and is loaded there
     if need be. If neither is named and no node runs here, it runs in this process.
 
@@ -158,10 +161,11 @@ def run(
         _refuse_with_list({**asked, "--extract": extract, "--schema": schema, **sampling})
         _list(json)
         return
-    _refuse_prompt_as_model(model, prompt)
     _refuse_together({"--extract": extract, "--schema": schema}, {"--extract": extract, "--json": json})
     _refuse_together({"--continue": resume, "--session": session})
     _refuse_together({"--no-reasoning": no_reasoning, "--reasoning-effort": reasoning_effort})
+    name = _last_session() if resume else session
+    model, prompt = _said(model, prompt, name, host)
     question = question_from(prompt, _piped())
     if question is None:
         _refuse_without_prompt({"--json": json, "--extract": extract, "--schema": schema})
@@ -172,7 +176,7 @@ def run(
         model,
         question,
         host=host,
-        name=_last_session() if resume else session,
+        name=name,
         said={"system": system, "sampling": sampling, "schema": None if schema is None else _schema(schema)},
         display={
             **{key: "on" if on else "off" for key, on in display.items()},
@@ -214,6 +218,25 @@ def _talk(
             Repl(talk).run()
         else:
             FORMS[form](talk, question)
+
+
+def _said(
+    model: str | None, prompt: str | None, session: str | None, host: str | None
+) -> tuple[str | None, str | None]:
+    """MODEL and PROMPT. Of a session that knows its model, a text alone is the prompt, unless it names a model."""
+    if model is None or prompt is not None:
+        return model, prompt
+    if session is not None and _is_follow_up(session, model, host):
+        return None, model
+    _refuse_prompt_as_model(model)
+    return model, None
+
+
+def _is_follow_up(session: str, text: str, host: str | None) -> bool:
+    from neuron.cli.sessions import model_of
+    from neuron.cli.target import names_model
+
+    return model_of(session) is not None and not names_model(host, text)
 
 
 def _last_session() -> str:
@@ -278,9 +301,9 @@ def _piped() -> str | None:
         raise UsageError(f"what is piped in is not text in {sys.stdin.encoding}: {e.reason}") from e
 
 
-def _refuse_prompt_as_model(model: str | None, prompt: str | None) -> None:
+def _refuse_prompt_as_model(model: str) -> None:
     """A sentence in the place of the model is what people write when they forget the model."""
-    if model and prompt is None and any(c.isspace() for c in model) and not model.startswith(("/", ".", "~")):
+    if any(c.isspace() for c in model) and not model.startswith(("/", ".", "~")):
         raise UsageError(
             f"{model!r} is no model", hint=f'name the model first: neuron chat smollm2 "{model}"'
         )

@@ -63,6 +63,7 @@ KEYS = {
     "Ctrl-R": "search what was asked before",
     "Ctrl-G": "write in $VISUAL or $EDITOR",
     "Ctrl-C": "stop an answer, whose part is kept; give up a line",
+    "Ctrl-Z": "stop the program; the shell's `fg` brings it back",
     "Ctrl-D": "leave",
 }
 """Keys at the prompt."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
+import sys
+import termios
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app, run_in_terminal
@@ -48,7 +52,22 @@ class ChatPrompt:
 
     def __call__(self) -> str:
         """A message. Raises `EOFError` for Ctrl-D, `KeyboardInterrupt` for Ctrl-C."""
-        return self._session.prompt()
+        return self._session.prompt(pre_run=_watch_stops)
+
+
+def _watch_stops() -> None:
+    """Ctrl-Z is the editor's own key; a stop by a signal from elsewhere comes unseen, and is seen as it ends."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGCONT, _take_terminal_back)
+
+
+def _take_terminal_back() -> None:
+    """Draw the prompt anew, where a shell has set the terminal to whole lines meanwhile."""
+    if not termios.tcgetattr(sys.stdin)[3] & termios.ICANON:
+        return
+    app = get_app()
+    app.input.raw_mode().__enter__()  # what leaving the prompt sets is what was there before it
+    app.renderer.reset()  # the cursor is below what the shell wrote
+    run_in_terminal(lambda: None)
 
 
 def status(talk: Talk) -> str:

@@ -25,7 +25,7 @@ EXAMPLES = (
     "neuron load smollm2 --no-pin --ttl 1h",
     "neuron load Qwen/Qwen3-0.6B --quant int8",
 )
-ALREADY, CHANGED = "already loaded", "changed"
+ALREADY, CHANGED, ONE_MORE_ID = "already loaded", "changed", "also served as"
 PLAN_S = 120.0
 """How long a node may take for its first plan: it imports torch."""
 
@@ -128,16 +128,21 @@ def _refuse_with_plan(said: dict[str, object]) -> None:
 
 
 def start(client: NodeClient, spec: ModelSpec) -> str:
-    """Ask and leave; ``loading``, ``changed`` or ``already loaded``."""
+    """Ask and leave; ``loading``, ``changed``, ``also served as`` or ``already loaded``."""
     try:
         answer = client.start_load(spec)
     except AlreadyLoaded:
         return ALREADY
-    return CHANGED if answer.changed else answer.status
+    return _changed(answer.changed) or answer.status
+
+
+def _changed(names: list[str]) -> str:
+    """What to say of a load whose model was in memory; empty where it was not."""
+    return ONE_MORE_ID if "alias" in names else CHANGED if names else ""
 
 
 def load_with_progress(client: NodeClient, spec: ModelSpec) -> str:
-    """Load on a node with progress on stderr; ``loaded``, ``changed`` or ``already loaded``."""
+    """Load on a node with progress on stderr; ``loaded``, or as with `start`."""
     changed: list[str] = []
     try:
         with progress_on_stderr(spec.alias or spec.model_id) as report:
@@ -147,7 +152,7 @@ def load_with_progress(client: NodeClient, spec: ModelSpec) -> str:
                     report(Progress(event.stage, event.done_bytes or 0, event.total_bytes))
     except AlreadyLoaded:
         return ALREADY
-    return CHANGED if changed else "loaded"
+    return _changed(changed) or "loaded"
 
 
 def reference_for(url: str, text: str) -> str:
@@ -175,6 +180,6 @@ def _show(model: str, status: str, json: bool) -> None:
     from neuron.cli.terminal_text import one_line
 
     if json:
-        show_json({"model_id": model, "status": status})
+        show_json({"model_id": model, "status": CHANGED if status == ONE_MORE_ID else status})
     else:
-        print(f"{status}: {one_line(model)}")
+        print(f"{status}{' ' if status == ONE_MORE_ID else ': '}{one_line(model)}")

@@ -138,6 +138,12 @@ def summaries() -> list[Summary]:
     return [found for name in names() if (found := _summary(name))]
 
 
+def model_of(name: str) -> str | None:
+    """The model that a session was with last; None of one that is new or can't be read."""
+    found = _summary(name)
+    return found.model if found else None
+
+
 def _summary(name: str) -> Summary | None:
     try:
         lines = read(path_of(name))

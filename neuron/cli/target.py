@@ -12,9 +12,12 @@ from neuron.cli.conversation import Chat
 from neuron.cli.load import load_with_progress, reference_for, served_as
 from neuron.cli.render import notice
 from neuron.client import NodeClient
-from neuron.errors import NodeUnreachable, UsageError
+from neuron.errors import InvalidReference, NodeUnreachable, UsageError
 from neuron.local_node import listens
 from neuron.progress import Report
+from neuron.sources import manifest
+from neuron.sources.aliases import ALIASES, near_miss
+from neuron.sources.reference import parse_reference
 from neuron.wire.node import ModelInfo, ModelSpec
 from neuron.wire.tokenize import TokenizeRequest, TokenizeResponse
 
@@ -50,6 +53,31 @@ class Target:
     """A model as people name it → its id, when it is loaded."""
     list_ids: Callable[[], list[str]]
     """Ids of the models that are loaded; may be called from another thread."""
+
+
+def names_model(host: str | None, text: str) -> bool:
+    """Whether ``text``, alone on the command line, means a model: a short name or nearly one, what was
+    fetched, an id on the node, or a reference that is more than a word (``org/name``, ``hf:name``, ``./file``)."""
+    known = (*ALIASES, *manifest.sources())
+    return text in known or bool(near_miss(text)) or _is_reference(text) or _is_on_node(host, text)
+
+
+def _is_reference(text: str) -> bool:
+    if any(c.isspace() for c in text) or not ("/" in text or ":" in text or text.endswith(".gguf")):
+        return False
+    try:
+        parse_reference(text)
+    except InvalidReference:
+        return False
+    return True
+
+
+def _is_on_node(host: str | None, text: str) -> bool:
+    with NodeClient(host or None, connect_s=LOCAL_CONNECT_S) as client:
+        try:
+            return text in [model.id for model in client.models(all=True)]
+        except NodeUnreachable:
+            return False
 
 
 @contextmanager

@@ -50,14 +50,15 @@ class Supervision:
 
 def in_words(status: EngineStatus, draining: bool = False) -> str:
     """The node in one line: ``2 models; 3 running, 1 waiting; loading smollm2 45 %``."""
-    figures = [model.load for model in status.models if model.load is not None]
-    loaded = [model.id for model in status.models if model.state == "loaded"]
+    models = [model for model in status.models if model.alias_of is None]  # each once, whatever ids it has
+    figures = [model.load for model in models if model.load is not None]
+    loaded = [model.id for model in models if model.state == "loaded"]
     running, waiting = sum(f.in_flight for f in figures), sum(f.queue_depth for f in figures)
     parts = [
         *(["draining"] if draining else []),
         ", ".join(loaded) if 0 < len(loaded) < 4 else f"{len(loaded)} models",
         f"{running} running, {waiting} waiting",
-        *(_loading(model) for model in status.models if model.state == "loading"),
+        *(_loading(model) for model in models if model.state == "loading"),
         *(["decoding is stalled"] if status.decode.stalled else []),
     ]
     return "; ".join(parts)

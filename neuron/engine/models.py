@@ -119,7 +119,7 @@ class Models:
             pinned, entry.ttl_s = lifetime(entry, spec, self._settings.ttl_s)
             entry.spec = replace(entry.spec, pinned=pinned)
             self._watch_idle(entry)
-            event(log, "model changed", id=entry.spec.model_id, pinned=pinned, ttl_s=entry.ttl_s)
+            event(log, "model changed", id=spec.model_id, pinned=pinned, ttl_s=entry.ttl_s)
         return changed
 
     async def plan(self, spec: LoadSpec, find: Find) -> LoadPlan:

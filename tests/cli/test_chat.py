@@ -37,6 +37,35 @@ def test_the_only_loaded_model_needs_no_name(node: NodeServer) -> None:
     assert "org/other" in done.stderr
 
 
+@pytest.mark.parametrize("go_on", [("-c",), ("--session", "s")])
+def test_a_text_alone_goes_on_with_a_session_and_its_model(
+    node: NodeServer, tmp_path: Path, go_on: tuple[str, ...]
+) -> None:
+    def chat(*args: str, stdin: str = "") -> str:
+        done = neuron("chat", *args, "--host", node.url, env={"NEURON_STATE": str(tmp_path)}, stdin=stdin)
+        assert (done.returncode, done.stdout) == (0, "Hello wörld\n"), done.stderr
+        return str(messages(node)[-1]["content"])
+
+    for model in ("other", "one"):
+        node.engine.models[model] = node.engine.loaded(model)
+    chat("one", "Hi", "--session", "s")
+    assert chat(*go_on, "again") == "again"
+    assert len(messages(node)) == 3
+    assert chat(*go_on, "and again?", stdin="b\n") == "and again?\n\nb"
+    assert node.engine.streams[-1].generation.model_id == "one"
+    assert chat(*go_on, "other", "once more") == "once more"
+    assert node.engine.streams[-1].generation.model_id == "other"
+    assert chat(*go_on, "one", stdin="piped") == "piped"
+    assert node.engine.streams[-1].generation.model_id == "one"
+
+
+def test_a_text_alone_is_no_prompt_where_no_session_says_the_model(node: NodeServer, tmp_path: Path) -> None:
+    env = {"NEURON_STATE": str(tmp_path)}
+    done = neuron("chat", "--session", "new", "Why is it so?", "--host", node.url, env=env)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "name the model first" in done.stderr
+
+
 def test_what_is_piped_follows_the_prompt(node: NodeServer) -> None:
     neuron("chat", "org/tiny", "Summarise:", "--host", node.url, stdin="line 1\nline 2\n")
     assert messages(node)[-1]["content"] == "Summarise:\n\nline 1\nline 2"

@@ -99,6 +99,14 @@ def test_a_model_that_is_there_takes_another_ttl_and_pin(node: NodeServer, wait:
     assert (spec.ttl_s, spec.pinned) == (3600, False)
 
 
+@pytest.mark.parametrize("wait", ["--wait", "--no-wait"])
+def test_one_more_id_of_a_model_in_memory_is_said_to_be_that(node: NodeServer, wait: str) -> None:
+    done = neuron("load", "org/tiny", "--alias", "mine", wait, "--host", node.url)
+    assert (done.returncode, done.stdout) == (0, "also served as mine\n")
+    done = neuron("load", "org/tiny", "--alias", "ours", wait, "--json", "--host", node.url)
+    assert json.loads(done.stdout) == {"model_id": "ours", "status": "changed"}
+
+
 def test_a_load_that_would_change_more_is_refused_with_the_next_step(node: NodeServer) -> None:
     node.engine.load_error = LoadedDifferently("model 'a/b' is in memory in float32", hint="unload it first")
     done = neuron("load", "a/b", "--dtype", "bfloat16", "--host", node.url)
@@ -135,6 +143,18 @@ def test_ps_lists_what_each_model_does(node: NodeServer) -> None:
         "-",
         "10m",
     ]
+
+
+def test_work_is_listed_once_where_a_model_has_two_ids(node: NodeServer) -> None:
+    tiny = node.engine.models["org/tiny"]
+    assert tiny.load is not None
+    busy = replace(tiny, load=replace(tiny.load, in_flight=3, queue_depth=2))
+    other = replace(busy, id="other", alias_of="org/tiny", weight_bytes=None)
+    node.engine.models |= {"org/tiny": busy, "other": other}
+    rows = json.loads(neuron("ps", "--json", "--host", node.url).stdout)
+    assert [row["in_flight"] for row in rows] == [3, 3]
+    first, second = (line.split() for line in neuron("ps", "--host", node.url).stdout.splitlines()[1:])
+    assert (first[-5:-3], second[-5:-3]) == (["3", "2"], ["-", "-"])
 
 
 def test_several_models_or_all_are_unloaded(node: NodeServer) -> None:

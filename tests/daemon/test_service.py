@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,12 +129,18 @@ def test_the_status_line_names_models_work_and_loads() -> None:
     engine = FakeEngine()
     assert in_words(engine.status()) == "org/tiny; 0 running, 0 waiting"
     loading = FakeEngine.loaded("b")
-    from dataclasses import replace
-
     loading = replace(loading, state="loading", load=None, progress=Progress("read", 45, 100))
     assert in_words(EngineStatus(models=(loading,)), draining=True) == (
         "draining; 0 models; 0 running, 0 waiting; loading b 45 %"
     )
+
+
+def test_a_model_that_has_two_ids_counts_once() -> None:
+    one = FakeEngine.loaded("one")
+    assert one.load is not None
+    busy = replace(one, load=replace(one.load, in_flight=3, queue_depth=2))
+    both = EngineStatus(models=(busy, replace(busy, id="other", alias_of="one")))
+    assert in_words(both) == "one; 3 running, 2 waiting"
 
 
 # ---- sockets

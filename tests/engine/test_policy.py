@@ -293,13 +293,18 @@ async def test_what_a_repeated_load_can_not_change_is_refused(
                 await load(engine, tiny[0], "tiny", **same)
 
 
-async def test_a_load_under_another_id_gives_the_model_in_memory_that_id_too(tiny: tuple[Path, Any]) -> None:
+async def test_a_load_under_another_id_gives_the_model_in_memory_that_id_too(
+    tiny: tuple[Path, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "neuron")
     files = {"source": "a/b", "origins": frozenset({"hf:a/b@"})}
     async with started(SETTINGS) as engine:
         await load(engine, tiny[0], "first", **files)
         taken = engine.status().models[0].weight_bytes
         spec = LoadSpec(model_id="second", ttl_s=900.0, **files)  # type: ignore[arg-type]
         assert await engine.load(spec, lambda report: Path("/nowhere")) == ("alias", "ttl_s")
+        (changed,) = (as_line(r) for r in caplog.records if r.getMessage() == "model changed")
+        assert (changed["id"], changed["ttl_s"]) == ("second", 900.0)
         rows = {m.id: (m.alias_of, m.weight_bytes, m.ttl_s) for m in engine.status().models}
         assert rows == {"first": (None, taken, 900.0), "second": ("first", None, 900.0)}
         for name in ("first", "second"):

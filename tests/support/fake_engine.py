@@ -256,6 +256,11 @@ class FakeEngine:
             if changed := asked_changes(spec):
                 return changed
             raise AlreadyLoaded(f"model '{spec.model_id}' already loaded")
+        if (there := self.models.get(str(spec.source))) and spec.model_id not in self.models:
+            self.models[spec.model_id] = replace(
+                there, id=spec.model_id, alias_of=there.id, weight_bytes=None
+            )
+            return ("alias", *asked_changes(spec))
         self._ends[spec.model_id] = asyncio.Event()
         self.models[spec.model_id] = ModelStatus(id=spec.model_id, harness=spec.harness, state="loading")
         try:

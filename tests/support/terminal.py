@@ -93,6 +93,13 @@ class Terminal:
         self.child.kill(signal.SIGWINCH)
 
     @property
+    def job(self) -> int:
+        """The process that the program, a shell, runs as its job."""
+        pid = self.child.pid
+        (found,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(found)
+
+    @property
     def line(self) -> str:
         """The line that has the cursor."""
         return self.screen.display[self.screen.cursor.y].rstrip()

@@ -1,6 +1,7 @@
 """What is typed: several lines, paste, history, completion, an editor, Ctrl-C and Ctrl-D."""
 
 import os
+import shlex
 import signal
 import stat
 import termios
@@ -8,10 +9,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from neuron.cli.chat_completion import KnownModels
 from tests.cli.terminal.conftest import Open
+from tests.support.cli import PROGRAM
 from tests.support.fake_engine import Script
 from tests.support.node_server import NodeServer, eventually
+from tests.support.terminal import terminal
 
 Asked = Callable[[], list[object]]
 
@@ -184,6 +189,35 @@ def test_an_editor_that_fails_is_told_and_the_text_stays(chat: Open, asked: Aske
         screen.press("enter")
         screen.wait_for("Hello wörld")
         assert asked() == ["begun"]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGSTOP, signal.SIGTSTP, "ctrl-z"])
+def test_a_shell_stops_the_program_at_its_prompt_and_brings_it_back(
+    node: NodeServer, tmp_path: Path, asked: Asked, stop: signal.Signals | str
+) -> None:
+    shell = ("bash", "--norc", "--noprofile", "-i")
+    with terminal(program=shell, state=tmp_path, PS1="shell$ ") as screen:
+        screen.wait_for("shell$")
+        screen.ask(shlex.join([*PROGRAM, "chat", "org/tiny", "--host", node.url]))
+        screen.wait_prompt()
+        screen.press("be")
+        screen.wait_for(">>> be")
+        if isinstance(stop, str):
+            screen.press(stop)
+        else:
+            os.kill(screen.job, stop)
+        screen.until(lambda: screen.line.strip() == "shell$")
+        screen.ask("fg")
+        screen.until(lambda: screen.line == ">>> be" and "context" in screen.shown[-1])
+        screen.ask("gun")
+        screen.wait_for("Hello wörld")
+        screen.wait_prompt()
+        assert asked() == ["begun"]
+        assert "^[[" not in screen.text
+        screen.press("ctrl-d")
+        screen.until(lambda: screen.line.strip() == "shell$")
+        screen.ask("echo the shell has its ter''minal")
+        screen.wait_for("the shell has its terminal")
 
 
 def test_keys_go_on_waiting_after_a_shell_stopped_the_program_and_changed_its_terminal(
