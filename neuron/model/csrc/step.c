@@ -38,12 +38,18 @@ typedef struct {
     float *logits;                     /* [n_logits, vocabulary] */
 } Batch;
 
+/* Rows that follow each other in one sequence. */
+typedef struct {
+    int32_t first, n;
+} Run;
+
 typedef struct {
     const Model *m;
     const Batch *b;
     float *x, *q, *k, *v, *heads, *h, *partial, *stats, *normed; /* see `carve` */
     atomic_int *next;                                           /* one for each phase */
-    int n_chunks;
+    int n_chunks, n_runs;
+    Run *runs;
 } Step;
 
 typedef struct {
@@ -219,28 +225,60 @@ INLINE void weighted(const float *weights, const float *values, int n, int d, fl
     }
 }
 
-/* A query head on keys and values [n, d]: out[d] unscaled, stats: the largest score and the sum of weights. */
-static void attend(const float *q, const float *keys, const float *values, int n, int d, float *out, float *stats) {
-    float weights[CHUNK_KEYS], most = -INFINITY;
-    float scale = 1.0f / sqrtf((float)d);
-    for (int j = 0; j < n; j++) {
-        weights[j] = dot(q, keys + (int64_t)j * d, d) * scale;
+#define KEY_STRIDE (CHUNK_KEYS + 16) /* not a power of two, whose lines would share few places of the cache */
+#define MANY_QUERIES 12              /* for so many it pays to turn the keys of a chunk over first */
+
+/* turned [d][KEY_STRIDE] = keys [n, d], so that a vector of keys meets one number of a query. */
+static void turn_over(const float *keys, int n, int d, float *turned) {
+    for (int at = 0; at < n; at += 16)
+        for (int i = 0; i < d; i++)
+            for (int j = at; j < at + 16 && j < n; j++) turned[i * KEY_STRIDE + j] = keys[(int64_t)j * d + i];
+}
+
+/* scores[j] = query times key j, from the vector that holds `low` to the one that holds `high - 1`. */
+static void score_turned(const float *q, const float *turned, int low, int high, int d, float *scores) {
+    for (int at = low / W * W; at < high; at += 4 * W) {
+        vf a = vset(0), b = a, c = a, e = a;
+        const float *from = turned + at;
+        for (int i = 0; i < d; i++, from += KEY_STRIDE) {
+            vf x = vset(q[i]);
+            a += x * vload(from);
+            b += x * vload(from + W);
+            c += x * vload(from + 2 * W);
+            e += x * vload(from + 3 * W);
+        }
+        vstore(scores + at, a);
+        vstore(scores + at + W, b);
+        vstore(scores + at + 2 * W, c);
+        vstore(scores + at + 3 * W, e);
+    }
+}
+
+/* A query head on the keys from `low` to `high` of a chunk, which are turned over unless that is null: out [d] unscaled;
+ * stats: the largest score and the sum of the weights.
+ */
+static void attend(
+    const float *q, const float *keys, const float *turned, const float *values, int low, int high, int d, float *out,
+    float *stats
+) {
+    float weights[CHUNK_KEYS + 4 * W], most = -INFINITY, scale = 1.0f / sqrtf((float)d);
+    if (turned)
+        score_turned(q, turned, low, high, d, weights);
+    else
+        for (int j = low; j < high; j++) weights[j] = dot(q, keys + (int64_t)j * d, d);
+    for (int j = low; j < high; j++) {
+        weights[j] *= scale;
         most = weights[j] > most ? weights[j] : most;
     }
-    for (int j = n; j % W; j++) weights[j] = -INFINITY;
+    for (int j = low / W * W; j < low; j++) weights[j] = -INFINITY;
+    for (int j = high; j % W; j++) weights[j] = -INFINITY;
     vf sum = vset(0);
-    for (int j = 0; j < n; j += W) {
-        vf w = vexp(vload(weights + j) - vset(most));
-        if (j + W > n) {
-            float tail[W];
-            vstore(tail, w);
-            for (int i = n - j; i < W; i++) tail[i] = 0;
-            w = vload(tail);
-        }
+    for (int j = low / W * W; j < high; j += W) {
+        vf w = vexp(vload(weights + j) - vset(most)); /* next to nothing where there is no key */
         sum += w;
         vstore(weights + j, w);
     }
-    weighted(weights, values, n, d, out);
+    weighted(weights + low, values + (int64_t)low * d, high - low, d, out);
     stats[0] = most;
     stats[1] = vsum(sum);
 }
@@ -249,28 +287,42 @@ static int first_key(const Layer *layer, int64_t position) {
     return layer->window && position >= layer->window ? (int)(position + 1 - layer->window) : 0;
 }
 
+/* The rows of a run on one chunk of the keys of one key head. */
+static void attend_chunk(const Step *s, const Layer *layer, int index, const Run *run, int chunk, int kv) {
+    const Model *m = s->m;
+    const Batch *b = s->b;
+    int d = m->head_dim, n_heads = m->n_heads, group = n_heads / m->n_kv_heads, start = chunk * CHUNK_KEYS;
+    int n = (int)b->positions[run->first + run->n - 1] + 1 - start, many = run->n * group >= MANY_QUERIES;
+    n = n < CHUNK_KEYS ? n : CHUNK_KEYS;
+    int64_t plane = b->capacities[run->first] * d;
+    const float *keys = b->caches[run->first] + ((int64_t)index * 2 * m->n_kv_heads + kv) * plane + (int64_t)start * d;
+    const float *values = keys + m->n_kv_heads * plane;
+    float turned[many ? d * KEY_STRIDE + 4 * W : 1];
+    if (many && n > 0) turn_over(keys, n, d, turned);
+    for (int row = run->first; row < run->first + run->n; row++)
+        for (int head = kv * group; head < (kv + 1) * group; head++) {
+            int64_t position = b->positions[row], piece = ((int64_t)row * s->n_chunks + chunk) * n_heads + head;
+            int low = first_key(layer, position) - start, high = (int)position + 1 - start;
+            low = low > 0 ? low : 0;
+            high = high < CHUNK_KEYS ? high : CHUNK_KEYS;
+            float *stats = s->stats + 2 * piece;
+            stats[1] = 0;
+            if (low < high)
+                attend(s->q + (row * n_heads + head) * d, keys, many ? turned : 0, values, low, high, d,
+                       s->partial + piece * d, stats);
+        }
+}
+
 /* Each head's part of its keys, then the parts together. */
 static void attention(Here *here, const Layer *layer, int index) {
     const Step *s = here->s;
     const Model *m = s->m;
     const Batch *b = s->b;
-    int d = m->head_dim, n_heads = m->n_heads, group = n_heads / m->n_kv_heads, first, end;
+    int d = m->head_dim, n_heads = m->n_heads, n_kv = m->n_kv_heads, first, end;
     atomic_int *next = next_phase(here);
-    while (take(next, b->n_rows * s->n_chunks * n_heads, &first, &end))
-        for (int piece = first; piece < end; piece++) {
-            int head = piece % n_heads, row = piece / n_heads / s->n_chunks, chunk = piece / n_heads % s->n_chunks;
-            int64_t plane = b->capacities[row] * d, position = b->positions[row];
-            int from = first_key(layer, position) + chunk * CHUNK_KEYS, n = (int)position + 1 - from;
-            float *stats = s->stats + 2 * (int64_t)piece;
-            if (n <= 0) {
-                stats[1] = 0;
-                continue;
-            }
-            const float *keys = b->caches[row] + ((int64_t)index * 2 * m->n_kv_heads + head / group) * plane;
-            const float *values = keys + m->n_kv_heads * plane;
-            attend(s->q + (row * n_heads + head) * d, keys + (int64_t)from * d, values + (int64_t)from * d,
-                   n < CHUNK_KEYS ? n : CHUNK_KEYS, d, s->partial + (int64_t)piece * d, stats);
-        }
+    while (take(next, s->n_runs * s->n_chunks * n_kv, &first, &end))
+        for (int piece = first; piece < end; piece++)
+            attend_chunk(s, layer, index, s->runs + piece / n_kv / s->n_chunks, piece / n_kv % s->n_chunks, piece % n_kv);
     meet();
     next = next_phase(here);
     while (take(next, b->n_rows * n_heads, &first, &end))
@@ -341,6 +393,7 @@ static size_t carve(Step *s, char *memory) {
         size_t bytes;
     } parts_of[] = {
         {(void **)&s->next, (8 * (size_t)m->n_layers + 1) * sizeof *s->next},
+        {(void **)&s->runs, rows * sizeof *s->runs},
         {(void **)&s->x, rows * m->hidden * 4},
         {(void **)&s->q, heads * 4},
         {(void **)&s->k, kv * 4},
@@ -358,6 +411,16 @@ static size_t carve(Step *s, char *memory) {
     return used;
 }
 
+static void find_runs(Step *s) {
+    const Batch *b = s->b;
+    for (int row = 0; row < b->n_rows; row++) {
+        if (row && b->caches[row] == b->caches[row - 1])
+            s->runs[s->n_runs - 1].n++;
+        else
+            s->runs[s->n_runs++] = (Run){row, 1};
+    }
+}
+
 /* Compute a batch; 0, or -1 without memory. */
 int neuron_step(const Model *model, const Batch *batch) {
     Step s = {.m = model, .b = batch, .n_chunks = (batch->most_keys + CHUNK_KEYS - 1) / CHUNK_KEYS};
@@ -366,6 +429,7 @@ int neuron_step(const Model *model, const Batch *batch) {
     if (!memory) return -1;
     carve(&s, memory);
     memset(s.next, 0, (8 * (size_t)model->n_layers + 1) * sizeof *s.next);
+    find_runs(&s);
     run(run_step, &s, batch->n_threads);
     free(memory);
     return 0;
