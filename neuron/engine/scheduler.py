@@ -19,20 +19,24 @@ class Part(NamedTuple):
 
 
 class Scheduler:
-    """The running sequences of one model, in the order they came."""
+    """The running sequences of one model, in the order they came.
 
-    def __init__(self, chunk_tokens: int) -> None:
+    ``few_rows``: new tokens that the device computes as fast each as a long prompt's; None: no such number.
+    """
+
+    def __init__(self, chunk_tokens: int, few_rows: int | None = None) -> None:
         self.chunk_tokens = chunk_tokens
+        self.few_rows = few_rows
         self.running: list[Sequence] = []
 
     def plan(self) -> list[Part]:
         """The next step.
 
-        A prompt is computed ``chunk_tokens`` at a time, first come first served, and a quarter of that while others
-        decode, so that a long prompt does not hold up running streams.
+        A prompt is computed ``chunk_tokens`` at a time, first come first served, and less while others decode, so that
+        a long prompt does not hold up running streams.
         """
         decoding = [s for s in self.running if s.is_decoding]
-        budget = max(1, self.chunk_tokens // 4) if decoding else self.chunk_tokens
+        budget = self._beside(len(decoding)) if decoding else self.chunk_tokens
         parts: list[Part] = []
         for sequence in self.running:
             if budget and not sequence.is_decoding:
@@ -40,6 +44,13 @@ class Scheduler:
                 budget -= len(ids)
                 parts.append(Part(sequence, ids, []))
         return self._drafted(decoding, sum(len(part.ids) for part in parts)) + parts
+
+    def _beside(self, n_decoding: int) -> int:
+        """Prompt tokens beside so many that decode: a quarter of a chunk, or what is left of few rows."""
+        quarter = max(1, self.chunk_tokens // 4)
+        if self.few_rows is None:
+            return quarter
+        return min(quarter, max(self.few_rows - n_decoding, self.few_rows // 4))
 
     @staticmethod
     def _drafted(decoding: list[Sequence], n_prompt: int) -> list[Part]:

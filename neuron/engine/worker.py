@@ -20,6 +20,7 @@ from neuron.engine.step import begin, run_step
 from neuron.errors import DeviceFault, NeuronError, NumericalError
 from neuron.log import event
 from neuron.model.decoder import Decoder
+from neuron.model.native_step import MOST_ROWS
 
 log = logging.getLogger("neuron.engine")
 
@@ -51,7 +52,7 @@ class Slot:
         self.decoder = decoder
         """None for a model that only embeds."""
         self.embedder = embedder
-        self.scheduler = Scheduler(chunk_tokens)
+        self.scheduler = Scheduler(chunk_tokens, MOST_ROWS if decoder and decoder.native else None)
         self.meter = Meter()
         self.on_broken: Callable[[str], None] = lambda why: None
         """Told once, on the device thread, why the model can't compute any more."""
