@@ -32,8 +32,8 @@ class Scheduler:
     def plan(self) -> list[Part]:
         """The next step.
 
-        A prompt is computed ``chunk_tokens`` at a time, first come first served, and less while others decode, so that
-        a long prompt does not hold up running streams.
+        A prompt is computed ``chunk_tokens`` at a time, first come first served, and less while others decode, so
+        that a long prompt does not hold up running streams.
         """
         decoding = [s for s in self.running if s.is_decoding]
         budget = self._beside(len(decoding)) if decoding else self.chunk_tokens

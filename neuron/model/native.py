@@ -19,7 +19,7 @@ from neuron.log import event
 
 log = logging.getLogger("neuron.model")
 
-VERSION = 1
+VERSION = 2
 """As in ``csrc/step.c``; goes up with every change of what Python calls."""
 TORCH_ONLY = "NEURON_TORCH_ONLY"
 """Environment variable that turns the kernels off, for comparisons."""
@@ -93,6 +93,8 @@ def declared(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.neuron_draw.restype = ctypes.c_int
     lib.neuron_best.argtypes = (pointer, size, size, pointer)
     lib.neuron_best.restype = None
+    lib.neuron_pack.argtypes = (pointer, size, size, size, pointer, ctypes.c_int)
+    lib.neuron_pack.restype = None
     lib.neuron_step.argtypes = (pointer, pointer)
     lib.neuron_step.restype = ctypes.c_int
     return lib
@@ -127,6 +129,15 @@ def best_ids(logits: Tensor) -> list[int]:
     ids = torch.empty(len(logits), dtype=torch.int64)
     lib.neuron_best(logits.contiguous().data_ptr(), *logits.shape, ids.data_ptr())
     return ids.tolist()
+
+
+def pack(blocks: Tensor, unit_bytes: int, tiles: Tensor) -> None:
+    """Rows of a file, uint8 [out, row bytes], into tiles, with units of so many bytes kept whole."""
+    lib = library()
+    assert lib is not None
+    n_out, row_bytes = blocks.shape
+    at, threads = blocks.contiguous().data_ptr(), torch.get_num_threads()
+    lib.neuron_pack(at, n_out, row_bytes // unit_bytes, unit_bytes, tiles.data_ptr(), threads)
 
 
 def rows(matrix: Matrix, ids: Tensor) -> Tensor:

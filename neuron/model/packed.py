@@ -139,21 +139,9 @@ class PackedWeight:
             blocks = checkpoint.read_blocks(name)
         else:
             blocks = self.format.encode(checkpoint.read(name))
-        self._put(blocks)
-
-    def _put(self, blocks: Tensor) -> None:
-        """uint8 [out, row bytes] as the file has them -> tiles: byte b of a block for each output, then b + 1."""
-        n_out, fmt = self.shape[0], self.format
-        unit = torch.uint8 if fmt.items > 1 else {4: torch.int32, 2: torch.int16}[fmt.n_bytes]
-        per_block = fmt.n_bytes // unit.itemsize
-        rows = blocks.view(unit).view(n_out, -1, per_block)  # [out, blocks of a row, units of a block]
-        tiles = self.data.view(unit).view(len(self.data), -1, per_block, LANES)
-        whole, rest = divmod(n_out, LANES)
-        if whole:
-            tiles[:whole] = rows[: whole * LANES].view(whole, LANES, -1, per_block).permute(0, 2, 3, 1)
-        if rest:
-            tiles[whole] = 0
-            tiles[whole, :, :, :rest] = rows[whole * LANES :].permute(1, 2, 0)
+        # a number of a plain format stays whole; a byte of a block lies beside those of the other outputs
+        unit_bytes = self.format.n_bytes if self.format.items == 1 else 1
+        native.pack(blocks, unit_bytes, self.data)
 
 
 Weight = Tensor | PackedWeight

@@ -380,7 +380,7 @@ static void run_step(void *what, int thread) {
 
 /* ---- what Python calls */
 
-const int neuron_kernels_version = 1; /* as in native.py: another one is a build of other sources */
+const int neuron_kernels_version = 2; /* as in native.py: another one is a build of other sources */
 
 /* Hand out scratch; with no memory yet, only count it. Returns bytes. */
 static size_t carve(Step *s, char *memory) {
@@ -472,6 +472,41 @@ static void run_product(void *what, int thread) {
 void neuron_product(const Matrix *matrix, const float *x, int64_t rows, float *y, int64_t ldy, int threads) {
     Product p = {.matrix = matrix, .x = x, .y = y, .rows = rows, .ldy = ldy};
     run(run_product, &p, threads);
+}
+
+typedef struct {
+    const uint8_t *rows;
+    uint8_t *tiles;
+    int64_t n_out, units, unit_bytes;
+    atomic_int next;
+} Packing;
+
+#define PACK(T)                                                                                              \
+    for (int64_t u = 0; u < p->units; u++)                                                                   \
+        for (int l = 0; l < LANES; l++)                                                                      \
+            ((T *)to)[u * LANES + l] = l < n ? ((const T *)from)[l * p->units + u] : 0
+
+static void run_packing(void *what, int thread) {
+    Packing *p = what;
+    int first, end;
+    while (take(&p->next, (int)((p->n_out + LANES - 1) / LANES), &first, &end))
+        for (int64_t tile = first; tile < end; tile++) {
+            int64_t n = p->n_out - tile * LANES, bytes = p->units * p->unit_bytes * LANES;
+            const uint8_t *from = p->rows + tile * bytes;
+            uint8_t *to = p->tiles + tile * bytes;
+            if (p->unit_bytes == 4) PACK(uint32_t);
+            else if (p->unit_bytes == 2) PACK(uint16_t);
+            else PACK(uint8_t);
+        }
+    (void)thread;
+}
+
+/* tiles = rows [n_out][units of unit_bytes] of a file, as matrix.h lays them out. */
+void neuron_pack(
+    const uint8_t *rows, int64_t n_out, int64_t units, int64_t unit_bytes, uint8_t *tiles, int threads
+) {
+    Packing p = {.rows = rows, .tiles = tiles, .n_out = n_out, .units = units, .unit_bytes = unit_bytes};
+    run(run_packing, &p, threads);
 }
 
 /* out [n, n_in] = rows of the matrix. */
