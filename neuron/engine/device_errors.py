@@ -53,5 +53,5 @@ def _computes(model: Decoder | Encoder) -> bool:
     if isinstance(model, Encoder):
         computed = model.states([TRIED_IDS])
     else:
-        computed = model.step([(model.new_cache(len(TRIED_IDS)), TRIED_IDS, True)])
+        computed = model.step([(model.new_cache(len(TRIED_IDS)), TRIED_IDS, 1)])
     return bool(computed.isfinite().all())
