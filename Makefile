@@ -60,8 +60,8 @@ fuzz: .venv/.dev  ## our own parsers, coverage-guided, half a minute each; needs
 mutate: .venv/.dev  ## 10,000 mutated model files through the loaders, in a process of their own
 	$(BIN)/python -m tests.reliability.mutate 10000
 
-traces: .venv/.dev  ## 50,000 random overlapping requests, each replayed alone
-	NEURON_TRACE_REQUESTS=50000 $(BIN)/python -m pytest tests/reliability/test_traces.py
+traces: .venv/.dev  ## 4,000 random overlapping requests, each replayed alone
+	NEURON_TRACE_REQUESTS=4000 $(BIN)/python -m pytest tests/reliability/test_traces.py
 
 scorecard: .venv/.dev  ## docs/scorecard.md: load, faults, bad inputs and right answers, measured in 15 minutes
 	$(BIN)/python -m tests.reliability.scorecard
