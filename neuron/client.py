@@ -14,7 +14,7 @@ import msgspec
 from neuron.errors import AlreadyLoaded, NeuronError, NodeAnsweredError, NodeUnreachable, StreamCut
 from neuron.node_url import http_base
 from neuron.nodes import Place, place
-from neuron.transport import TLS_HINT, http_client, no_answer, tls_failure
+from neuron.transport import TLS_HINT, http_client, is_no_name, no_answer, tls_failure
 from neuron.wire.chat import ChatCompletionChunk, ChatCompletionRequest, CompletionUsage, StreamOptions
 from neuron.wire.errors import without_hint
 from neuron.wire.event_stream import ServerEvent, read_events
@@ -41,6 +41,7 @@ from neuron.wire.tokenize import TokenizeRequest, TokenizeResponse
 
 T = TypeVar("T")
 UNAUTHORIZED = 401
+NAME_HINT = "look at the spelling; neuron nodes lists the names of nodes.toml"
 START_HINT = "start one there: neuron serve; or name another: --host"
 STALLED = 503
 """Status of ``/health`` when the decode loop makes no progress; the body is the same."""
@@ -288,8 +289,9 @@ class NodeClient:
         except (httpx.ConnectError, httpx.ConnectTimeout) as e:
             if reason := tls_failure(e):
                 raise NodeUnreachable(f"no TLS with {self.url}: {reason}", hint=TLS_HINT) from e
+            why, hint = (": its name has no address", NAME_HINT) if is_no_name(e) else ("", START_HINT)
             raise NodeUnreachable(
-                f"no node answers at {self.url}", hint=self._place.doubt or START_HINT
+                f"no node answers at {self.url}{why}", hint=self._place.doubt or hint
             ) from e
         except httpx.HTTPError as e:
             if streaming:

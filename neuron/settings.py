@@ -426,7 +426,9 @@ def _read_config(path: Path) -> str:
 def _said_in_file(path: Path, text: str, key: str, value: Any) -> _Said | NeuronError:
     origin = f"{path}:{line_of(text, key)}"
     if key not in KEYS:
-        near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "the keys are " + ", ".join(KEYS)
-        return ConfigError(f"{origin}: unknown key {key!r}", hint=hint)
+        table = ": there are no tables" if isinstance(value, dict) else ""
+        near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.6 if table else 0.5)
+        others = "write the keys without a header" if table else "the keys are " + ", ".join(KEYS)
+        hint = f"did you mean {near[0]}?" if near else others
+        return ConfigError(f"{origin}: unknown key {key!r}{table}", hint=hint)
     return _Said(key, value, origin, base=path.absolute().parent)

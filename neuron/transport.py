@@ -67,6 +67,13 @@ def speaks_tls(url: str) -> bool:
     return True
 
 
+def is_no_name(error: BaseException | None) -> bool:
+    """Whether the cause is that the host's name has no address."""
+    while error is not None and not isinstance(error, socket.gaierror):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def tls_failure(error: BaseException | None) -> str | None:
     """What TLS itself says was wrong, if that was the cause."""
     while error is not None and not isinstance(error, ssl.SSLError):

@@ -62,7 +62,7 @@ def test_a_name_that_is_nearly_one_of_the_file_is_told_where_nobody_answers(tmp_
     done = neuron("models", "--host", "gup1", env=env)
     assert done.returncode == 69
     assert done.stderr == (
-        "neuron: no node answers at http://gup1:13131\n"
+        "neuron: no node answers at http://gup1:13131: its name has no address\n"
         f"hint: gup1 is no name in {file}, so it was taken for a host; did you mean gpu1?\n"
     )
     done = neuron("bench", "m", "--host", "gup1", env=env)

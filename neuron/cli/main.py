@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import typer
@@ -70,15 +70,20 @@ def _invoke(args: Sequence[str]) -> int:
     except typer.Exit as e:
         return e.exit_code
     except typer.TyperException as e:
-        raise _usage_error(e) from e
+        raise _usage_error(e, _command(group.commands, args)) from e
     return Exit.OK
 
 
-def _usage_error(error: typer.TyperException) -> UsageError:
+def _command(known: Container[str], args: Sequence[str]) -> str:
+    """The command, which the parser leaves out where an option lacks its value."""
+    return f"neuron {args[0]}" if args and args[0] in known else "neuron"
+
+
+def _usage_error(error: typer.TyperException, command: str) -> UsageError:
     """What the parser refused, with the help that says what it takes."""
     context = getattr(error, "ctx", None)
-    command = context.command_path if context else "neuron"
-    return UsageError(error.format_message().rstrip("."), hint=f"{command} --help shows what it takes")
+    path = context.command_path if context else command
+    return UsageError(error.format_message().rstrip("."), hint=f"{path} --help shows what it takes")
 
 
 def _refuse_undecodable(args: Sequence[str]) -> None:

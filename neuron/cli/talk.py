@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from neuron.cli import sessions
@@ -103,6 +103,8 @@ class Talk:
         except KeyboardInterrupt:
             notice("[stopped]")
             self.used = None
+            with suppress(KeyboardInterrupt):
+                self.measure()
         except NeuronError as e:
             complain(e)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neuron.cli import completing
 from neuron.cli.context import HostOption, node
 from neuron.cli.exits import Exit
 from neuron.errors import NodeUnreachable, UsageError
@@ -30,11 +31,22 @@ Check = Callable[["NodeClient"], str | None]
 """None once it is so, else what is missing."""
 
 
+def completions(context: typer.Context, incomplete: str) -> list[str]:
+    """What ``--for`` may be, after ``loaded=`` the ids on the node."""
+    begun = "loaded="
+    if incomplete.startswith(begun):
+        return [begun + name for name in completing.loaded(context, incomplete.removeprefix(begun))]
+    return [word for word in (*PLAIN, *(f"{name}=" for name in VALUED)) if word.startswith(incomplete)]
+
+
 def run(
     conditions: Annotated[
         list[str],
         typer.Option(
-            "--for", metavar="CONDITION", help=f"What to wait for: {KNOWN}; repeat it for all of several."
+            "--for",
+            metavar="CONDITION",
+            help=f"What to wait for: {KNOWN}; repeat it for all of several.",
+            autocompletion=completions,
         ),
     ],
     timeout: Annotated[

@@ -26,6 +26,17 @@ TOO_MANY = (
 )
 
 
+NO_HTTP = "Invalid HTTP request received."
+
+
+def is_told(record: logging.LogRecord) -> bool:
+    """Whether a line of the server underneath says what no event of ours says."""
+    return record.getMessage() != NO_HTTP
+
+
+logging.getLogger("uvicorn.error").addFilter(is_told)
+
+
 class DeadlineProtocol(H11Protocol):
     """One connection. The server underneath waits for ever for what a client began to send."""
 
@@ -59,6 +70,11 @@ class DeadlineProtocol(H11Protocol):
         if self._receiving is h11.SEND_BODY:
             self._body_bytes += len(data)
         self._await(self.conn.their_state)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer bytes that are no request."""
+        event(log, "refused", level=logging.WARNING, status=400, code="invalid_http")
+        super().send_400_response(msg)
 
     def _await(self, state: object) -> None:
         state = state if state in (h11.IDLE, h11.SEND_BODY) else None

@@ -158,12 +158,22 @@ def test_a_taken_port_is_exit_75_at_once() -> None:
     assert took_s < 1.5  # 0.3 s by itself; the machine may be busy
 
 
+def test_an_option_without_its_value_names_the_help_of_its_command() -> None:
+    done = neuron("show", "--host")
+    assert done.returncode == 64
+    assert done.stderr.endswith("hint: neuron show --help shows what it takes\n")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("prot = 1", "neuron.toml:1: unknown key 'prot'\nhint: did you mean port?"),
         ("\nport = 'x'", "neuron.toml:2: port: 'x' is not a port"),
         ("=", "neuron.toml:1: not valid TOML"),
+        (
+            "\n[server]\nport = 1",
+            "neuron.toml:2: unknown key 'server': there are no tables\nhint: write the keys",
+        ),
     ],
 )
 def test_a_bad_configuration_is_exit_78_and_names_file_and_line(tmp_path: Path, text: str, says: str) -> None:

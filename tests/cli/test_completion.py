@@ -49,6 +49,12 @@ def test_an_id_is_one_of_the_node_s(node: NodeServer, nowhere: dict[str, str]) -
     assert {"org/tiny", *ALIASES} <= set(asked(f"neuron chat --host {node.url} ", **nowhere))
 
 
+def test_a_condition_to_wait_for_is_one_of_those_there_are(node: NodeServer) -> None:
+    assert asked("neuron wait --for ") == ["ready", "idle", "loaded=", "memory-free="]
+    assert asked("neuron wait --for i") == ["idle"]
+    assert asked(f"neuron wait --host {node.url} --for loaded=or") == ["loaded=org/tiny"]
+
+
 def test_without_a_node_it_is_a_short_name_or_one_that_was_fetched(
     nowhere: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from neuron.daemon.guards import allowed_hosts, host_of
+from neuron.log import as_line
 from neuron.settings import Settings
 from tests.support.fake_engine import FakeEngine
 from tests.support.node_server import NodeServer, http, node_server, parsed
@@ -135,6 +138,16 @@ def test_bytes_that_are_no_clean_request_are_refused_and_the_node_goes_on(
         answer = sock.recv(65536)
     assert 400 <= int(answer.split()[1]) < 500
     assert node.get("/health")[0] == 200
+
+
+def test_bytes_that_are_no_http_are_one_event_and_no_line_of_a_library(
+    node: NodeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with node.connect() as sock:
+        sock.sendall(RAW["no protocol"])
+        assert sock.recv(65536).startswith(b"HTTP/1.1 400 ")
+    (line,) = (as_line(record) for record in caplog.records if record.levelno >= logging.WARNING)
+    assert (line["event"], line["status"], line["code"]) == ("refused", 400, "invalid_http")
 
 
 @pytest.mark.parametrize(

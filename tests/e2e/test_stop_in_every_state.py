@@ -131,6 +131,23 @@ def test_while_a_model_is_downloaded(tmp_path: Path) -> None:
             assert time.monotonic() - began_s < 20
 
 
+@pytest.mark.parametrize("after_s", [0.3, 2.0], ids=["no-answer-yet", "pinged"])
+def test_while_a_request_waits_for_its_model(tmp_path: Path, after_s: float) -> None:
+    with fake_hub.running() as hub:
+        hub.bytes_per_s = 10_000
+        hub.repo("org/slow", {"config.json": b"{}", "model.safetensors": bytes(2_000_000)})
+        env = {**hub.env(tmp_path / "hub"), "NEURON_CACHE": str(tmp_path / "cache")}
+        env |= {"NEURON_LOAD_ON_REQUEST": "true", "NEURON_MODELS_ON_REQUEST": "org/slow"}
+        with node(env=env) as running:
+            client = Client(running, "org/slow", "Hi")
+            assert hub.on_file.wait(60), "".join(running.log)
+            time.sleep(after_s)
+            began_s = time.monotonic()
+            assert running.stop() == 0, "".join(running.log)
+            assert time.monotonic() - began_s < 20
+            assert code_of(client.end) == "shutting_down"
+
+
 def test_before_it_answers() -> None:
     """A signal while the node still imports what it is made of."""
     with service("--port", "0") as starting:

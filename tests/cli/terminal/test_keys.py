@@ -1,6 +1,7 @@
 """What is typed: several lines, paste, history, completion, an editor, Ctrl-C and Ctrl-D."""
 
 import os
+import re
 import shlex
 import signal
 import stat
@@ -56,6 +57,7 @@ def test_ctrl_c_stops_the_answer_keeps_its_part_and_one_goes_on(
         screen.press("ctrl-c", "ctrl-c")
         screen.wait_for("[stopped]")
         screen.wait_prompt()
+        assert re.search(r"context \d+ / 2,048", screen.shown[-1])
         eventually(node.engine.streams[-1].left.is_set, within_s=2)
         node.engine.script = Script()
         screen.ask("go on")
