@@ -188,15 +188,15 @@ typedef struct {
     const Draw *draws;
     Candidate *candidates; /* [rows, n] */
     int64_t rows, n, *ids;
-    atomic_int next;
+    Phase phase;
 } Draws;
 
 static void run_draws(void *what, int thread) {
     Draws *s = what;
-    int first, end;
-    while (take(&s->next, (int)s->rows, &first, &end))
-        for (int r = first; r < end; r++)
-            s->ids[r] = draw_one(s->scores + r * s->n, s->n, s->draws + r, s->candidates + r * s->n);
+    for (Pieces its = pieces(&s->phase, (int)s->rows); more(&its);) {
+        int64_t r = its.piece;
+        s->ids[r] = draw_one(s->scores + r * s->n, s->n, s->draws + r, s->candidates + r * s->n);
+    }
     (void)thread;
 }
 

@@ -1,4 +1,6 @@
-/* Threads that compute one job together: they sleep between jobs and spin between the phases of one. */
+/* Threads that compute one job together: they sleep between jobs, and within one wait for work that is done, never for each
+ * other. A thread that lost its core to another program holds the others up by the piece that it has begun, no more.
+ */
 #pragma once
 
 #include <pthread.h>
@@ -7,7 +9,7 @@
 #include <stdint.h>
 
 #define MOST_THREADS 64
-#define SPINS 4000 /* before a thread that waits lets others run */
+#define SPINS 2000 /* before a thread that waits lets others run */
 
 typedef void (*Job)(void *what, int thread);
 
@@ -16,10 +18,9 @@ static struct {
     pthread_cond_t begin;
     int n_threads, n_started;
     unsigned generation;
-    Job job;
+    Job job; /* null: it is done, and who wakes late has nothing to do with it */
     void *what;
-    atomic_int arrived, n_running;
-    atomic_uint phase;
+    atomic_int n_inside;
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .one_job = PTHREAD_MUTEX_INITIALIZER, .begin = PTHREAD_COND_INITIALIZER,
           .n_threads = 1};
 
@@ -30,33 +31,19 @@ static inline void pause_a_little(int *spins) {
     if (++*spins > SPINS) sched_yield();
 }
 
-/* Wait until every thread of the job is here. */
-static void meet(void) {
-    unsigned phase = atomic_load(&pool.phase);
-    if (atomic_fetch_add(&pool.arrived, 1) + 1 == pool.n_threads) {
-        atomic_store(&pool.arrived, 0);
-        atomic_store(&pool.phase, phase + 1);
-        return;
-    }
-    int spins = 0;
-    while (atomic_load_explicit(&pool.phase, memory_order_acquire) == phase) pause_a_little(&spins);
-}
-
 static void *work(void *index) {
     unsigned seen = 0;
     int thread = (int)(intptr_t)index;
     for (;;) {
         pthread_mutex_lock(&pool.lock);
-        while (pool.generation == seen || thread >= pool.n_threads) {
-            seen = pool.generation;
-            pthread_cond_wait(&pool.begin, &pool.lock);
-        }
+        while (!pool.job || pool.generation == seen || thread >= pool.n_threads) pthread_cond_wait(&pool.begin, &pool.lock);
         seen = pool.generation;
         Job job = pool.job;
         void *what = pool.what;
+        atomic_fetch_add(&pool.n_inside, 1);
         pthread_mutex_unlock(&pool.lock);
         job(what, thread);
-        atomic_fetch_sub(&pool.n_running, 1);
+        atomic_fetch_sub(&pool.n_inside, 1);
     }
     return 0;
 }
@@ -78,27 +65,45 @@ static int start_threads(int n) {
 static void run(Job job, void *what, int n) {
     pthread_mutex_lock(&pool.one_job);
     n = n < 1 ? 1 : n > MOST_THREADS ? MOST_THREADS : n;
-    int have = start_threads(n);
+    int have = start_threads(n), spins = 0;
     pthread_mutex_lock(&pool.lock);
     pool.n_threads = n < have ? n : have;
-    atomic_store(&pool.n_running, pool.n_threads - 1);
     pool.job = job;
     pool.what = what;
     pool.generation++;
     pthread_cond_broadcast(&pool.begin);
     pthread_mutex_unlock(&pool.lock);
     job(what, 0);
-    int spins = 0;
-    while (atomic_load_explicit(&pool.n_running, memory_order_acquire)) pause_a_little(&spins);
+    pthread_mutex_lock(&pool.lock);
+    pool.job = 0;
+    pthread_mutex_unlock(&pool.lock);
+    while (atomic_load_explicit(&pool.n_inside, memory_order_acquire)) pause_a_little(&spins);
     pthread_mutex_unlock(&pool.one_job);
 }
 
-/* Pieces of work from `next` on, half a thread's share at a time; 0 when there are no more. Small shares would break the
- * runs of memory that the processor fetches ahead, by which a step took half as long again.
+/* A phase of a job: pieces of work that threads take, and how many are done. All zero at first. */
+typedef struct {
+    atomic_int next, done;
+} Phase;
+
+/* The pieces of a phase that a thread takes, half its share at a time. Small shares would break the runs of memory that the
+ * processor fetches ahead, by which a step took half as long again.
  */
-static inline int take(atomic_int *next, int n_pieces, int *first, int *end) {
-    int parts = 2 * pool.n_threads, some = (n_pieces + parts - 1) / parts;
-    *first = atomic_fetch_add(next, some);
-    *end = *first + some < n_pieces ? *first + some : n_pieces;
-    return *first < n_pieces;
+typedef struct {
+    Phase *phase;
+    int n, first, end, piece;
+} Pieces;
+
+static inline Pieces pieces(Phase *phase, int n) { return (Pieces){phase, n, 0, 0, -1}; }
+
+/* Step to the next piece; 0 once all of the phase are done, whoever did them. */
+static inline int more(Pieces *p) {
+    if (++p->piece < p->end) return 1;
+    if (p->end > p->first) atomic_fetch_add_explicit(&p->phase->done, p->end - p->first, memory_order_release);
+    int parts = 2 * pool.n_threads, some = (p->n + parts - 1) / parts, spins = 0;
+    p->first = p->piece = atomic_fetch_add(&p->phase->next, some);
+    p->end = p->first + some < p->n ? p->first + some : p->n;
+    if (p->first < p->n) return 1;
+    while (atomic_load_explicit(&p->phase->done, memory_order_acquire) < p->n) pause_a_little(&spins);
+    return 0;
 }

@@ -47,7 +47,7 @@ typedef struct {
     const Model *m;
     const Batch *b;
     float *x, *q, *k, *v, *heads, *h, *partial, *stats, *normed; /* see `carve` */
-    atomic_int *next;                                           /* one for each phase */
+    Phase *phases;
     int n_chunks, n_runs;
     Run *runs;
 } Step;
@@ -101,7 +101,7 @@ static void gated(int activation, float *gate, const float *up, int n) {
 
 /* ---- phases */
 
-static atomic_int *next_phase(Here *here) { return &here->s->next[here->phase++]; }
+static Phase *next_phase(Here *here) { return &here->s->phases[here->phase++]; }
 
 static float *norm_rows(const Here *here, const float *weight) {
     const Step *s = here->s;
@@ -126,19 +126,17 @@ static void put(const Matrix *m, int strip, int rows, const float *from, float *
 static void products(
     Here *here, const Matrix *const *matrices, float *const *y, int n_matrices, const float *x, int rows, int add
 ) {
-    atomic_int *next = next_phase(here);
-    int first, end, n_pieces = 0, n_in = matrices[0]->n_in;
+    int n_pieces = 0, n_in = matrices[0]->n_in;
     float out[rows * STRIP], x_sums[rows * (n_in / GROUP) + 1];
     sum_groups(x, rows, n_in, x_sums);
     for (int i = 0; i < n_matrices; i++) n_pieces += n_strips(matrices[i]);
-    while (take(next, n_pieces, &first, &end))
-        for (int piece = first; piece < end; piece++) {
-            int strip = piece, i = 0;
-            while (strip >= n_strips(matrices[i])) strip -= n_strips(matrices[i++]);
-            strip_times_rows(matrices[i], strip, rows, x, n_in, x_sums, out);
-            put(matrices[i], strip, rows, out, y[i], add);
-        }
-    meet();
+    for (Pieces its = pieces(next_phase(here), n_pieces); more(&its);) {
+        int piece = its.piece;
+        int strip = piece, i = 0;
+        while (strip >= n_strips(matrices[i])) strip -= n_strips(matrices[i++]);
+        strip_times_rows(matrices[i], strip, rows, x, n_in, x_sums, out);
+        put(matrices[i], strip, rows, out, y[i], add);
+    }
 }
 
 /* h = activation(gate) * up */
@@ -147,26 +145,24 @@ static void gate_and_up(Here *here, const Layer *layer, const float *x) {
     const Matrix *gate = &layer->gate, *up = &layer->up;
     Matrix bare_gate = *gate;
     bare_gate.bias = 0;
-    atomic_int *next = next_phase(here);
-    int rows = s->b->n_rows, first, end;
+    int rows = s->b->n_rows;
     float g[rows * STRIP], u[rows * STRIP], x_sums[rows * (gate->n_in / GROUP) + 1];
     sum_groups(x, rows, gate->n_in, x_sums);
-    while (take(next, n_strips(gate), &first, &end))
-        for (int strip = first; strip < end; strip++) {
-            strip_times_rows(gate, strip, rows, x, gate->n_in, x_sums, g);
-            strip_times_rows(up, strip, rows, x, up->n_in, x_sums, u);
-            int at = strip * STRIP, n = gate->n_out - at < STRIP ? gate->n_out - at : STRIP;
-            for (int r = 0; r < rows; r++) {
-                for (int i = 0; i < n; i++) {
-                    if (gate->bias) g[r * STRIP + i] += gate->bias[at + i];
-                    if (up->bias) u[r * STRIP + i] += up->bias[at + i];
-                }
-                for (int i = n; i < STRIP; i++) g[r * STRIP + i] = u[r * STRIP + i] = 0;
+    for (Pieces its = pieces(next_phase(here), n_strips(gate)); more(&its);) {
+        int strip = its.piece;
+        strip_times_rows(gate, strip, rows, x, gate->n_in, x_sums, g);
+        strip_times_rows(up, strip, rows, x, up->n_in, x_sums, u);
+        int at = strip * STRIP, n = gate->n_out - at < STRIP ? gate->n_out - at : STRIP;
+        for (int r = 0; r < rows; r++) {
+            for (int i = 0; i < n; i++) {
+                if (gate->bias) g[r * STRIP + i] += gate->bias[at + i];
+                if (up->bias) u[r * STRIP + i] += up->bias[at + i];
             }
-            gated(s->m->activation, g, u, rows * STRIP);
-            put(&bare_gate, strip, rows, g, s->h, 0);
+            for (int i = n; i < STRIP; i++) g[r * STRIP + i] = u[r * STRIP + i] = 0;
         }
-    meet();
+        gated(s->m->activation, g, u, rows * STRIP);
+        put(&bare_gate, strip, rows, g, s->h, 0);
+    }
 }
 
 /* Norm and rotate the heads of each row, and write keys and values into the caches. */
@@ -174,25 +170,23 @@ static void fill_caches(Here *here, const Layer *layer, int index) {
     const Step *s = here->s;
     const Model *m = s->m;
     const Batch *b = s->b;
-    atomic_int *next = next_phase(here);
-    int d = m->head_dim, n_heads = m->n_heads, n_kv = m->n_kv_heads, first, end;
-    while (take(next, b->n_rows * (n_heads + n_kv), &first, &end))
-        for (int piece = first; piece < end; piece++) {
-            int row = piece / (n_heads + n_kv), head = piece % (n_heads + n_kv), kv = head - n_heads;
-            float *x = kv < 0 ? s->q + (row * n_heads + head) * d : s->k + (row * n_kv + kv) * d;
-            const float *norm = kv < 0 ? layer->q_norm : layer->k_norm;
-            if (norm) rms_norm(x, norm, d, m->norm_eps, x);
-            if (layer->rope >= 0) {
-                int64_t half = m->rope_halves[layer->rope], at = b->positions[row] * half;
-                rotate(x, b->cos[layer->rope] + at, b->sin[layer->rope] + at, (int)half);
-            }
-            if (kv < 0) continue;
-            int64_t plane = b->capacities[row] * d;
-            float *keys = b->caches[row] + ((int64_t)index * 2 * n_kv + kv) * plane + b->positions[row] * d;
-            memcpy(keys, x, d * sizeof *x);
-            memcpy(keys + n_kv * plane, s->v + (row * n_kv + kv) * d, d * sizeof *x);
+    int d = m->head_dim, n_heads = m->n_heads, n_kv = m->n_kv_heads;
+    for (Pieces its = pieces(next_phase(here), b->n_rows * (n_heads + n_kv)); more(&its);) {
+        int piece = its.piece;
+        int row = piece / (n_heads + n_kv), head = piece % (n_heads + n_kv), kv = head - n_heads;
+        float *x = kv < 0 ? s->q + (row * n_heads + head) * d : s->k + (row * n_kv + kv) * d;
+        const float *norm = kv < 0 ? layer->q_norm : layer->k_norm;
+        if (norm) rms_norm(x, norm, d, m->norm_eps, x);
+        if (layer->rope >= 0) {
+            int64_t half = m->rope_halves[layer->rope], at = b->positions[row] * half;
+            rotate(x, b->cos[layer->rope] + at, b->sin[layer->rope] + at, (int)half);
         }
-    meet();
+        if (kv < 0) continue;
+        int64_t plane = b->capacities[row] * d;
+        float *keys = b->caches[row] + ((int64_t)index * 2 * n_kv + kv) * plane + b->positions[row] * d;
+        memcpy(keys, x, d * sizeof *x);
+        memcpy(keys + n_kv * plane, s->v + (row * n_kv + kv) * d, d * sizeof *x);
+    }
 }
 
 /* out[d] = sum over j of weights[j] * values[j][d] */
@@ -318,34 +312,31 @@ static void attention(Here *here, const Layer *layer, int index) {
     const Step *s = here->s;
     const Model *m = s->m;
     const Batch *b = s->b;
-    int d = m->head_dim, n_heads = m->n_heads, n_kv = m->n_kv_heads, first, end;
-    atomic_int *next = next_phase(here);
-    while (take(next, s->n_runs * s->n_chunks * n_kv, &first, &end))
-        for (int piece = first; piece < end; piece++)
-            attend_chunk(s, layer, index, s->runs + piece / n_kv / s->n_chunks, piece / n_kv % s->n_chunks, piece % n_kv);
-    meet();
-    next = next_phase(here);
-    while (take(next, b->n_rows * n_heads, &first, &end))
-        for (int piece = first; piece < end; piece++) {
-            int head = piece % n_heads, row = piece / n_heads;
-            float *out = s->heads + (int64_t)piece * d, most = -INFINITY, sum = 0;
-            int64_t at = (int64_t)row * s->n_chunks * n_heads + head;
-            for (int c = 0; c < s->n_chunks; c++) {
-                const float *stats = s->stats + 2 * (at + c * n_heads);
-                if (stats[1] > 0 && stats[0] > most) most = stats[0];
-            }
-            for (int i = 0; i < d; i++) out[i] = 0;
-            for (int c = 0; c < s->n_chunks; c++) {
-                const float *stats = s->stats + 2 * (at + c * n_heads);
-                if (stats[1] == 0) continue;
-                float weight = expf(stats[0] - most);
-                const float *part = s->partial + (at + (int64_t)c * n_heads) * d;
-                sum += weight * stats[1];
-                for (int i = 0; i < d; i++) out[i] += weight * part[i];
-            }
-            for (int i = 0; i < d; i++) out[i] /= sum;
+    int d = m->head_dim, n_heads = m->n_heads, n_kv = m->n_kv_heads;
+    for (Pieces its = pieces(next_phase(here), s->n_runs * s->n_chunks * n_kv); more(&its);) {
+        int kv = its.piece % n_kv, chunk = its.piece / n_kv % s->n_chunks;
+        attend_chunk(s, layer, index, s->runs + its.piece / n_kv / s->n_chunks, chunk, kv);
+    }
+    for (Pieces its = pieces(next_phase(here), b->n_rows * n_heads); more(&its);) {
+        int piece = its.piece;
+        int head = piece % n_heads, row = piece / n_heads;
+        float *out = s->heads + (int64_t)piece * d, most = -INFINITY, sum = 0;
+        int64_t at = (int64_t)row * s->n_chunks * n_heads + head;
+        for (int c = 0; c < s->n_chunks; c++) {
+            const float *stats = s->stats + 2 * (at + c * n_heads);
+            if (stats[1] > 0 && stats[0] > most) most = stats[0];
         }
-    meet();
+        for (int i = 0; i < d; i++) out[i] = 0;
+        for (int c = 0; c < s->n_chunks; c++) {
+            const float *stats = s->stats + 2 * (at + c * n_heads);
+            if (stats[1] == 0) continue;
+            float weight = expf(stats[0] - most);
+            const float *part = s->partial + (at + (int64_t)c * n_heads) * d;
+            sum += weight * stats[1];
+            for (int i = 0; i < d; i++) out[i] += weight * part[i];
+        }
+        for (int i = 0; i < d; i++) out[i] /= sum;
+    }
 }
 
 static void run_layer(Here *here, int index) {
@@ -367,9 +358,8 @@ static void run_step(void *what, int thread) {
     const Model *m = s->m;
     const Batch *b = s->b;
     Here here = {s, thread, 0};
-    for (int r = thread; r < b->n_rows; r += pool.n_threads)
-        matrix_row(&m->embedding, (int)b->tokens[r], s->x + (int64_t)r * m->hidden);
-    meet();
+    for (Pieces its = pieces(next_phase(&here), b->n_rows); more(&its);)
+        matrix_row(&m->embedding, (int)b->tokens[its.piece], s->x + (int64_t)its.piece * m->hidden);
     for (int i = 0; i < m->n_layers; i++) run_layer(&here, i);
     if (!b->n_logits) return;
     float *normed = s->normed + (int64_t)thread * b->n_rows * m->hidden;
@@ -392,7 +382,7 @@ static size_t carve(Step *s, char *memory) {
         void **at;
         size_t bytes;
     } parts_of[] = {
-        {(void **)&s->next, (8 * (size_t)m->n_layers + 1) * sizeof *s->next},
+        {(void **)&s->phases, (7 * (size_t)m->n_layers + 2) * sizeof *s->phases},
         {(void **)&s->runs, rows * sizeof *s->runs},
         {(void **)&s->x, rows * m->hidden * 4},
         {(void **)&s->q, heads * 4},
@@ -428,7 +418,7 @@ int neuron_step(const Model *model, const Batch *batch) {
     char *memory = aligned_alloc(64, bytes);
     if (!memory) return -1;
     carve(&s, memory);
-    memset(s.next, 0, (8 * (size_t)model->n_layers + 1) * sizeof *s.next);
+    memset(s.phases, 0, (7 * (size_t)model->n_layers + 2) * sizeof *s.phases);
     find_runs(&s);
     run(run_step, &s, batch->n_threads);
     free(memory);
@@ -440,7 +430,7 @@ typedef struct {
     const float *x;
     float *y;
     int64_t rows, ldy;
-    atomic_int next;
+    Phase phase;
 } Product;
 
 #define CHUNK_ROWS 240 /* of the input in one piece of work: a multiple of every BLOCK_ROWS */
@@ -448,23 +438,23 @@ typedef struct {
 static void run_product(void *what, int thread) {
     Product *p = what;
     const Matrix *m = p->matrix;
-    int n_chunks = (int)((p->rows + CHUNK_ROWS - 1) / CHUNK_ROWS), first, end;
+    int n_chunks = (int)((p->rows + CHUNK_ROWS - 1) / CHUNK_ROWS);
     float out[CHUNK_ROWS * STRIP] __attribute__((aligned(64)));
     int few = p->rows <= FEW_ROWS;
     float x_sums[few ? p->rows * (m->n_in / GROUP) + 1 : 1];
     if (few) sum_groups(p->x, p->rows, m->n_in, x_sums);
-    while (take(&p->next, n_strips(m) * n_chunks, &first, &end))
-        for (int piece = first; piece < end; piece++) {
-            int64_t row = (int64_t)(piece % n_chunks) * CHUNK_ROWS;
-            int strip = piece / n_chunks, at = strip * STRIP;
-            int rows = p->rows - row < CHUNK_ROWS ? (int)(p->rows - row) : CHUNK_ROWS;
-            int n = m->n_out - at < STRIP ? m->n_out - at : STRIP;
-            strip_times_rows(m, strip, rows, p->x + row * m->n_in, m->n_in, few ? x_sums : 0, out);
-            for (int r = 0; r < rows; r++) {
-                float *to = p->y + (row + r) * p->ldy + at;
-                for (int i = 0; i < n; i++) to[i] = out[r * STRIP + i] + (m->bias ? m->bias[at + i] : 0);
-            }
+    for (Pieces its = pieces(&p->phase, n_strips(m) * n_chunks); more(&its);) {
+        int piece = its.piece;
+        int64_t row = (int64_t)(piece % n_chunks) * CHUNK_ROWS;
+        int strip = piece / n_chunks, at = strip * STRIP;
+        int rows = p->rows - row < CHUNK_ROWS ? (int)(p->rows - row) : CHUNK_ROWS;
+        int n = m->n_out - at < STRIP ? m->n_out - at : STRIP;
+        strip_times_rows(m, strip, rows, p->x + row * m->n_in, m->n_in, few ? x_sums : 0, out);
+        for (int r = 0; r < rows; r++) {
+            float *to = p->y + (row + r) * p->ldy + at;
+            for (int i = 0; i < n; i++) to[i] = out[r * STRIP + i] + (m->bias ? m->bias[at + i] : 0);
         }
+    }
     (void)thread;
 }
 
@@ -478,7 +468,7 @@ typedef struct {
     const uint8_t *rows;
     uint8_t *tiles;
     int64_t n_out, units, unit_bytes;
-    atomic_int next;
+    Phase phase;
 } Packing;
 
 #define PACK(T)                                                                                              \
@@ -488,16 +478,15 @@ typedef struct {
 
 static void run_packing(void *what, int thread) {
     Packing *p = what;
-    int first, end;
-    while (take(&p->next, (int)((p->n_out + LANES - 1) / LANES), &first, &end))
-        for (int64_t tile = first; tile < end; tile++) {
-            int64_t n = p->n_out - tile * LANES, bytes = p->units * p->unit_bytes * LANES;
-            const uint8_t *from = p->rows + tile * bytes;
-            uint8_t *to = p->tiles + tile * bytes;
-            if (p->unit_bytes == 4) PACK(uint32_t);
-            else if (p->unit_bytes == 2) PACK(uint16_t);
-            else PACK(uint8_t);
-        }
+    for (Pieces its = pieces(&p->phase, (int)((p->n_out + LANES - 1) / LANES)); more(&its);) {
+        int64_t tile = its.piece;
+        int64_t n = p->n_out - tile * LANES, bytes = p->units * p->unit_bytes * LANES;
+        const uint8_t *from = p->rows + tile * bytes;
+        uint8_t *to = p->tiles + tile * bytes;
+        if (p->unit_bytes == 4) PACK(uint32_t);
+        else if (p->unit_bytes == 2) PACK(uint16_t);
+        else PACK(uint8_t);
+    }
     (void)thread;
 }
 
