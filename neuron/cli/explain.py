@@ -33,7 +33,7 @@ COLUMNS = (
 )
 BAR = 40
 """Characters of the whole time."""
-PHASES = ("prepare", "queue", "prefill", "decode", "deliver")
+PHASES = ("read", "load", "prepare", "queue", "prefill", "decode", "deliver")
 WHY = {
     "stop": "the model ended its text, or a stop string was hit",
     "length": "the limit of tokens was reached",

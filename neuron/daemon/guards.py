@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -88,7 +89,7 @@ class Guards:
         if scope["type"] != ScopeType.HTTP:
             return await self.app(scope, receive, send)
         request_id = f"req_{secrets.token_hex(12)}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope.setdefault("state", {}).update(request_id=request_id, arrived_s=time.monotonic())
         names = [b"x-request-id", *([b"request-id"] if shapes.of(scope["path"]) is shapes.ANTHROPIC else [])]
         labelled = _labelled(send, [(name, request_id.encode()) for name in names])
         try:

@@ -30,6 +30,9 @@ MODEL = ("model",)
 KIND = ("model", "kind")
 HISTOGRAMS = {
     "total": ("request_seconds", "From the arrival of an admitted request to its end", KIND),
+    "read": ("request_read_seconds", "From the arrival of a request to the end of its body", KIND),
+    "load": ("request_load_seconds", "Waiting until the model is in memory", KIND),
+    "prepare": ("request_prepare_seconds", "Rendering, tokenising, compiling a grammar", KIND),
     "queue": ("request_queue_seconds", "Waiting for a place and for the device", KIND),
     "prefill": (
         "request_prefill_seconds",
@@ -37,6 +40,7 @@ HISTOGRAMS = {
         KIND,
     ),
     "decode": ("request_decode_seconds", "From the first token to the last", MODEL),
+    "deliver": ("request_deliver_seconds", "From the last token, or the vectors, to the last byte", KIND),
     "first_token": ("time_to_first_token_seconds", "From the arrival of a request to its first token", MODEL),
 }
 
@@ -103,15 +107,18 @@ class Metrics:
         self._refused.labels(path if path in WORK_PATHS else OTHER_PATHS, code).inc()
 
     def _observe_times(self, record: Record) -> None:
-        """The phases that were reached."""
+        """The phases that were reached: what they took adds up to the whole."""
         marks, phases_ms = record.marks, record.marks.phases_ms()
+        reached = {"read", "load", "prepare", "queue"}
+        reached |= {"prefill"} if marks.started_s else set()
+        reached |= {"deliver"} if marks.done_s else set()
+        for name in reached:
+            self._seconds[name].labels(*_kind(record)).observe(phases_ms[name] / 1e3)
         self._seconds["total"].labels(*_kind(record)).observe(marks.total_ms() / 1e3)
-        self._seconds["queue"].labels(*_kind(record)).observe(phases_ms["queue"] / 1e3)
-        if marks.started_s:
-            self._seconds["prefill"].labels(*_kind(record)).observe(phases_ms["prefill"] / 1e3)
+        if marks.computed_s or marks.first_token_s:
+            self._seconds["decode"].labels(*_model(record)).observe(phases_ms["decode"] / 1e3)
         if first_token_ms := marks.first_token_ms():
             self._seconds["first_token"].labels(*_model(record)).observe(first_token_ms / 1e3)
-            self._seconds["decode"].labels(*_model(record)).observe(phases_ms["decode"] / 1e3)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, namespace="neuron", registry=self.registry)

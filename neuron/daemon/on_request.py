@@ -36,6 +36,7 @@ class _Held:
 
 async def answered(request: AnyRequest, node: Node, record: Record, rest: Rest) -> ASGIResponse:
     """What ``rest`` answers, the model held in memory until then. Raises what the load and ``rest`` raise."""
+    record.read()
     held, is_late = _Held(node.engine, record.model or ""), False
     try:
         waited = asyncio.wait({held.task}, timeout=PROMPT_S if record.stream else None)
@@ -46,6 +47,7 @@ async def answered(request: AnyRequest, node: Node, record: Record, rest: Rest) 
             late = sse.kept_alive(_late(request, record, held, rest), lambda: sse.PING)
             return sse.EventResponse(late, _left(record, held), {})
         held.task.result()
+        record.held()
         return await rest()
     finally:
         if not is_late:
@@ -57,6 +59,7 @@ async def _late(request: AnyRequest, record: Record, held: _Held, rest: Rest) ->
     try:
         with record:
             await held.task
+            record.held()
             response = await rest()
     except NeuronError as error:
         yield _error(request, error)

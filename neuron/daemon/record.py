@@ -47,16 +47,21 @@ class Observer(Protocol):
 class Record:
     """One request. As a context manager it ends on leaving, at most once.
 
-    A handler that answers with a stream calls `hand_over` and closes the record when the stream ends.
+    A handler that answers calls `hand_over`, and the answer closes the record when its last byte is written.
     """
 
     def __init__(
-        self, request_id: str, path: str, observer: Observer, transcript: Transcript | None = None
+        self,
+        request_id: str,
+        path: str,
+        observer: Observer,
+        transcript: Transcript | None = None,
+        arrived_s: float | None = None,
     ) -> None:
         self.request_id = request_id
         self.path = path
-        self.arrived_at_s = time.time()
-        self.marks = Marks()
+        self.marks = Marks() if arrived_s is None else Marks(arrived_s)
+        self.arrived_at_s = time.time() - (time.monotonic() - self.marks.arrived_s)
         self.kind: Literal["generation", "embeddings"] = "generation"
         self.principal: str | None = None
         """The name of the key that was shown; None without one."""
@@ -110,6 +115,14 @@ class Record:
         if self.transcript is not None:
             self.transcript.ask(inputs)
 
+    def read(self) -> None:
+        """Its body is there."""
+        self.marks.read_s = time.monotonic()
+
+    def held(self) -> None:
+        """Its model is in memory."""
+        self.marks.held_s = time.monotonic()
+
     def admit(self) -> None:
         """It has a place or waits for one."""
         self.marks.admitted_s = time.monotonic()
@@ -126,7 +139,7 @@ class Record:
         self._prompts[0] = prompt_tokens
 
     def hand_over(self) -> None:
-        """Leave the end to whoever ends the stream."""
+        """Leave the end to whoever writes the answer."""
         self._handed_over = True
 
     def close(self) -> None:
@@ -156,12 +169,18 @@ class Record:
                 self._note_tokens(event)
             case Finished():
                 self.finish = event.reason
+                self._note_first(event.first_token_s)
                 self._usage[event.index] = event.usage
                 self._count(event.index, event.usage.completion_tokens, event.at_s)
                 self._n_open -= 1
                 self.marks.done_s = 0.0 if self._n_open else event.at_s
             case Failed():
                 self._fail(event.error)
+
+    def _note_first(self, at_s: float) -> None:
+        """An answer says when the device had its first token."""
+        if at_s:
+            self.marks.computed_s = min(at_s, self.marks.computed_s or at_s)
 
     def _note_tokens(self, event: TextDelta | ReasoningDelta | ToolCallDelta) -> None:
         self.marks.first_token_s = self.marks.first_token_s or event.at_s

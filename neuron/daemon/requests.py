@@ -19,9 +19,9 @@ class Requests:
         self.running: dict[str, Record] = {}
         self._ended: deque[Record] = deque(maxlen=kept)
 
-    def begin(self, request_id: str, path: str) -> Record:
-        """The record of a request that has arrived."""
-        record = Record(request_id, path, self, Transcript() if self._texts else None)
+    def begin(self, request_id: str, path: str, arrived_s: float | None = None) -> Record:
+        """The record of a request that has arrived; on the monotonic clock, None: now."""
+        record = Record(request_id, path, self, Transcript() if self._texts else None, arrived_s)
         self.running[request_id] = record
         return record
 

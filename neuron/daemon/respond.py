@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
 
 from neuron.daemon import errors, sse
 from neuron.daemon.access import CALLER
@@ -46,10 +47,11 @@ def request_id(request: AnyRequest) -> str:
 
 def begin(request: AnyRequest, requests: Requests) -> Record:
     """The record of a request for text or vectors."""
-    record = requests.begin(request_id(request), request.scope["path"])
-    name = request.scope["state"][CALLER].name
+    state = request.scope["state"]
+    record = requests.begin(request_id(request), request.scope["path"], state["arrived_s"])
+    name = state[CALLER].name
     record.principal = None if name == ANONYMOUS else name
-    request.scope["state"][RECORD] = record
+    state[RECORD] = record
     return record
 
 
@@ -117,7 +119,35 @@ async def answered(
         return sse.EventResponse(chunks, _left(events, record), headers)
     async with events:
         body = await unless_gone(request, answer.whole(record.watch(events)))
-    return json(body, headers=headers)
+    return whole(body, record, headers)
+
+
+def whole(body: Any, record: Record, headers: Mapping[str, str]) -> ASGIResponse:
+    """A wire value as the answer to ``record``, which ends when it is written."""
+    response = WholeResponse(body=errors.encoded(body), media_type="application/json", headers=dict(headers))
+    response.record = record
+    record.hand_over()
+    return response
+
+
+class WholeResponse(ASGIResponse):
+    """One body; its record ends behind the last byte, or when nobody takes it."""
+
+    __slots__ = ("record",)
+
+    record: Record
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.record.close()
+
+    async def send_body(self, send: Send, receive: Receive) -> None:
+        """The body, then its end, which waits until a slow reader has taken all but a buffer of it."""
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 @asynccontextmanager

@@ -112,6 +112,7 @@ class Answer:
             index=self.sequence.index,
             stop=stop,
             logprobs=tuple(self._held),
+            first_token_s=self.sequence.first_token_s,
         )
 
     def _likelihoods(self, token: int, raw: RawLogprobs) -> TokenLogprobs:

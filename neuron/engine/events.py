@@ -117,6 +117,8 @@ class Finished:
     """The stop string that ended it."""
     logprobs: tuple[TokenLogprobs, ...] = ()
     """Of tokens that no delta carried, an end-of-sequence one left out."""
+    first_token_s: float = field(default=0.0, compare=False)
+    """When the device had the first token, on the monotonic clock; 0: not known."""
     at_s: float = field(default_factory=time.monotonic, compare=False)
 
 

@@ -329,8 +329,8 @@ class ReadyResponse(msgspec.Struct, kw_only=True):
 class RequestInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A request for text or vectors, in ``GET /requests``. Times are in milliseconds.
 
-    ``prepare_ms``, ``queue_ms``, ``prefill_ms``, ``decode_ms`` and ``deliver_ms`` add up to ``total_ms``; of a
-    request that runs they are those up to now.
+    The times from ``read_ms`` to ``deliver_ms`` add up to ``total_ms``; of a request that runs they are those up to
+    now.
     """
 
     id: str
@@ -338,13 +338,18 @@ class RequestInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     state: Literal["queued", "prefill", "decoding", "finished", "cut", "failed", "refused"]
     arrived: float
     """Seconds since the epoch."""
+    read_ms: float
+    """From the arrival to the end of the body."""
+    load_ms: float
+    """Waiting until the model is in memory."""
     prepare_ms: float
-    """Reading the body, rendering the template, tokenising."""
+    """Rendering the template, tokenising, compiling a grammar."""
     queue_ms: float
     """Waiting for a place and for the device."""
     prefill_ms: float
     """Computing the prompt, up to the first token."""
     decode_ms: float
+    """The tokens after the first; what is written meanwhile takes no time of its own."""
     deliver_ms: float
     """From the last token to the last byte."""
     total_ms: float

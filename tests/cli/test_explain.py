@@ -42,7 +42,7 @@ def test_the_bars_lie_one_behind_the_other_and_fill_the_whole(node: NodeServer) 
     node.engine.script = Script(texts=["a"] * 3, before_s=0.1, step_s=0.1)
     shown = neuron("explain", asked(node), "--host", node.url).stdout
     bars = re.findall(r"\|([ #]+)\|", shown)
-    assert len(bars) == 5
+    assert len(bars) == 7
     assert {len(bar) for bar in bars} == {40}
     assert ["".join(column).strip() for column in zip(*bars, strict=True)] == ["#"] * 40
 

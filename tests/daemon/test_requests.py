@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import time
 from typing import Any
 
@@ -21,7 +22,7 @@ MESSAGES = [{"role": "user", "content": "the secret word"}]
 CHAT = ("/v1/chat/completions", {"model": "org/tiny", "messages": MESSAGES})
 COMPLETIONS = ("/v1/completions", {"model": "org/tiny", "prompt": ["a", "b"], "n": 2})
 EMBEDDINGS = ("/v1/embeddings", {"model": "org/tiny", "input": ["the secret", "word"]})
-PHASES = ("prepare_ms", "queue_ms", "prefill_ms", "decode_ms", "deliver_ms")
+PHASES = ("read_ms", "load_ms", "prepare_ms", "queue_ms", "prefill_ms", "decode_ms", "deliver_ms")
 
 
 def told(node: NodeServer, request_id: str) -> dict[str, Any]:
@@ -49,9 +50,30 @@ def test_the_times_are_those_that_the_engine_took_and_add_up(node: NodeServer, s
     info = told(node, headers["x-request-id"])
     assert sum(phases(info)) == pytest.approx(info["total_ms"], rel=0.02)
     assert info["total_ms"] == pytest.approx(waited_ms, abs=60)
-    assert phases(info) == pytest.approx([100, 200, 100, 400, 0], abs=60)
+    assert phases(info) == pytest.approx([0, 0, 100, 200, 100, 400, 0], abs=60)
     assert info["first_token_ms"] == pytest.approx(400, abs=60)
     assert info["tokens_per_s"] == pytest.approx(10, rel=0.3)
+
+
+def test_a_body_that_comes_slowly_and_a_client_that_reads_slowly_have_times_of_their_own(
+    node: NodeServer,
+) -> None:
+    node.engine.script = Script(texts=["x" * 1_000_000] * 24)
+    content = json.dumps(CHAT[1]).encode()
+    head = f"POST {CHAT[0]} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", node.port)) as client:
+        client.sendall(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content[:9])
+        time.sleep(0.4)
+        client.sendall(content[9:])
+        request_id = node.get("/requests?limit=1")[2][0]["id"]
+        time.sleep(1.2)
+        left = 24_000_000
+        while left > 0:
+            left -= len(client.recv(1 << 20))
+    info = told(node, request_id)
+    assert info["read_ms"] > 350
+    assert info["deliver_ms"] > 500
+    assert sum(phases(info)) == pytest.approx(info["total_ms"], rel=0.02)
 
 
 def test_everything_is_told_of_a_request_that_finished(node: NodeServer) -> None:
@@ -147,7 +169,7 @@ def test_an_embedding_waits_runs_and_ends(node: NodeServer) -> None:
     _, headers, _ = node.post(*EMBEDDINGS)
     info = told(node, headers["x-request-id"])
     assert (info["state"], info["finish_reason"], info["n_prompts"]) == ("finished", "done", 2)
-    assert phases(info) == pytest.approx([0, 200, 300, 0, 0], abs=60)
+    assert phases(info) == pytest.approx([0, 0, 0, 200, 300, 0, 0], abs=60)
     assert "completion_tokens" not in info
 
 

@@ -22,7 +22,7 @@ from tests.support.scrape import Scrape
 
 CHAT = "/v1/chat/completions"
 ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "the secret word"}]}
-PHASES = ("prepare_ms", "queue_ms", "prefill_ms", "decode_ms", "deliver_ms")
+PHASES = ("read_ms", "load_ms", "prepare_ms", "queue_ms", "prefill_ms", "decode_ms", "deliver_ms")
 NARROW = {"NEURON_MAX_IN_FLIGHT": "2", "NEURON_MAX_QUEUE_DEPTH": "64"}
 
 

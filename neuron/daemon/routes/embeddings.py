@@ -18,12 +18,13 @@ async def create_embeddings(request: Request[None, None, State], node: NamedDepe
     """Decode, embed, respond."""
     with respond.begin(request, node.requests) as record:
         wire, unknown = await body.read(request, EmbeddingsRequest, node.settings.max_body_bytes)
+        record.read()
         record.model = wire.model
         prompts = embeddings.prompts(wire)
         record.embeds(prompts)
         async with node.engine.hold(wire.model):
+            record.held()
             embedded = node.engine.embed(wire.model, prompts, record, **respond.asked_by(request))
             found = await respond.unless_gone(request, embedded)
-        answer = respond.json(embeddings.response(wire, found), headers=respond.ignored_header(unknown))
         record.embedded(found.prompt_tokens)
-        return answer
+        return respond.whole(embeddings.response(wire, found), record, respond.ignored_header(unknown))
