@@ -106,6 +106,8 @@ async def run(
     server.should_exit = True
     await serving
     watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
     event(log, "stopped")
     if engine.broken.is_set():
         return DEVICE

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from neuron.model.native import library
 from tests.support.node_process import NodeProcess, node
 
 pytestmark = pytest.mark.real_model
 
 N_CYCLES = 5
 N_REQUESTS = 60
+REST_MB = 480
+"""Beside the weights: 260 for torch and the server, the tokenizer, its grammars, a cache, what an allocator keeps."""
 NOISE_MB = 16
 """What an allocator keeps or not from one moment to the next; the cache of one request here is 2 MB."""
 
@@ -49,22 +52,23 @@ def test_loading_and_answering_takes_the_weights_and_little_more(
 ) -> None:
     weights_mb = load(idle, smollm2_gguf)
     ask(idle, smollm2_gguf)
-    assert weights_mb == 514
-    assert weights_mb < idle.peak_rss_mb() <= 1.25 * weights_mb + 300
+    assert weights_mb == (93 if library() else 514), "as they are in the file, or in float32"
+    assert weights_mb < idle.peak_rss_mb() <= 1.15 * weights_mb + REST_MB
 
 
 def test_an_unload_gives_the_memory_back_every_time(idle: NodeProcess, smollm2_gguf: Path) -> None:
-    load(idle, smollm2_gguf)
-    ask(idle, smollm2_gguf)
-    unload(idle, smollm2_gguf)
-    before_mb = idle.rss_mb()  # with what the libraries keep once they were used
+    for _ in range(N_CYCLES):
+        load(idle, smollm2_gguf)
+        ask(idle, smollm2_gguf)
+        unload(idle, smollm2_gguf)
+    before_mb = idle.rss_mb()  # with what the libraries keep once they were used a few times
     for _ in range(N_CYCLES):
         weights_mb = load(idle, smollm2_gguf)
         ask(idle, smollm2_gguf)
         assert idle.rss_mb() > before_mb + 0.9 * weights_mb
         unload(idle, smollm2_gguf)
         assert idle.rss_mb() <= before_mb + 0.05 * weights_mb + NOISE_MB
-    assert idle.peak_rss_mb() <= 1.25 * weights_mb + 300
+    assert idle.peak_rss_mb() <= 1.15 * weights_mb + REST_MB
 
 
 def test_many_requests_leave_the_memory_as_it_was(idle: NodeProcess, smollm2_gguf: Path) -> None:
