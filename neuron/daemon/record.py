@@ -61,7 +61,7 @@ class Record:
         self.request_id = request_id
         self.path = path
         self.marks = Marks() if arrived_s is None else Marks(arrived_s)
-        self.arrived_at_s = time.time() - (time.monotonic() - self.marks.arrived_s)
+        self.arrived_at_s = time.time()
         self.kind: Literal["generation", "embeddings"] = "generation"
         self.principal: str | None = None
         """The name of the key that was shown; None without one."""

@@ -28,8 +28,8 @@ SAMPLED = {"temperature": 1, "seed": 11}
 
 @pytest.fixture(scope="module")
 def tiny(tiny_root: Path) -> Iterator[NodeProcess]:
-    """A node with ``tiny``."""
-    with node(tiny_root / "tiny", "--threads", "1") as running:
+    """A node with ``tiny``, slow enough that a client can leave before it ends."""
+    with node(tiny_root / "tiny", "--threads", "1", env={"NEURON_TORCH_ONLY": "1"}) as running:
         running.wait_loaded("tiny")
         yield running
 
