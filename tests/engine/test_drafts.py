@@ -91,6 +91,8 @@ def n_right(ends: Iterable[Finished]) -> int:
 @pytest.mark.parametrize("sampling", [GREEDY, SEEDED], ids=["greedy", "seeded"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_every_family_gives_the_same_tokens(case: Any, sampling: Sampling, tmp_path: Path) -> None:
+    if sampling is SEEDED and library() is None:
+        pytest.skip("torch sums one row and several in another order, and a last bit can flip a draw")
     save_tiny_chat(tmp_path, case)
     asked = [ask(PROMPT[:n] * 2, sampling=sampling, logprobs=2) for n in (40, 20, 7)]
     async with engine_of(tmp_path, speculation=False) as engine:
