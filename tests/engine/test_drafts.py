@@ -17,6 +17,7 @@ from neuron.engine.drafts import MOST_DRAFTED, Drafts, lengths
 from neuron.engine.engine import Engine
 from neuron.engine.events import Finished, TextDelta
 from neuron.engine.request import Generation, LoadSpec, Regex, Sampling, TokenPrompt
+from neuron.model.native import library
 from tests.engine.conftest import SETTINGS
 from tests.support.tiny_chat import save_tiny_chat
 from tests.support.tiny_models import CASES
