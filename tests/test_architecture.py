@@ -90,6 +90,8 @@ OWNERS = {
 }
 """Library -> who may import it. A library that is not here is none of the program's."""
 PLAIN_ENGINE = {
+    "absent",
+    "load_failure",
     "api",
     "demand",
     "embedding",

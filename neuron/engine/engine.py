@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from collections.abc import Sequence as TokenIds
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
+from neuron.engine.absent import unloading
 from neuron.engine.api import Embeddings, Fetch, Find, Journey
 from neuron.engine.embedding import encode_inputs
 from neuron.engine.harness import Harnesses
 from neuron.engine.loaded import LoadedModel
-from neuron.engine.models import Models, unloading
+from neuron.engine.models import Models
 from neuron.engine.plan import LoadPlan
 from neuron.engine.request import (
     ChatPrompt,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -11,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from neuron.engine.absent import cancelled, mending, not_loaded, unloading
 from neuron.engine.api import Fetch, Find
 from neuron.engine.demand import Demand, claimed
-from neuron.engine.device_errors import ran_out_of_memory
 from neuron.engine.harness import HARNESSES, Harnesses
+from neuron.engine.load_failure import as_load_failure, log_failed_load
 from neuron.engine.load_log import LoadLog
 from neuron.engine.loaded import LoadedModel
 from neuron.engine.plan import LoadPlan
@@ -26,13 +26,8 @@ from neuron.engine.running import Running
 from neuron.engine.status import Activation, Loads, ModelStatus
 from neuron.errors import (
     AlreadyLoaded,
-    InsufficientMemory,
-    InvalidModelFile,
     InvalidValue,
-    ModelNotLoaded,
-    ModelUnloading,
     NeuronError,
-    TemplateRenderFailed,
 )
 from neuron.log import event
 from neuron.progress import Progress, Report
@@ -145,7 +140,7 @@ class Models:
         """See `neuron.engine.api.EngineApi.unload`."""
         entry = self._entries.get(model_id)
         if entry is None or entry.state == "failed":
-            raise self._not_loaded(model_id)
+            raise not_loaded(self._entries, model_id)
         if entry.state == "loading":
             await self._cancel_load(entry)
             return
@@ -181,9 +176,9 @@ class Models:
         if entry is not None and entry.state == "unloading":
             raise unloading(model_id)
         if entry is not None and entry.mending:
-            raise _mending(model_id)
+            raise mending(model_id)
         if entry is None or entry.model is None:
-            raise self._not_loaded(model_id)
+            raise not_loaded(self._entries, model_id)
         return entry.model
 
     @contextmanager
@@ -280,7 +275,7 @@ class Models:
 
         def report(progress: Progress) -> None:
             if entry.cancelled:
-                raise _cancelled(entry)
+                raise cancelled(entry)
             entry.progress = progress
             said(progress)
 
@@ -296,9 +291,9 @@ class Models:
                 return
             if not isinstance(e, Exception):
                 raise
-            _log_failed_load(name, e)
+            log_failed_load(name, e)
             # without its traceback, whose frames would hold on to half-loaded weights
-            entry.failure = _as_load_failure(e).with_traceback(None)
+            entry.failure = as_load_failure(e).with_traceback(None)
             entry.state, entry.failed_s = "failed", time.monotonic()
             self.loads = replace(self.loads, failed=self.loads.failed + 1)
             self._forget_old_failures()
@@ -324,11 +319,11 @@ class Models:
             entry.model = await in_thread(f"load-{name}", lambda: self._read(entry, report))
         if entry.cancelled:  # too late for the loading thread to see
             await self._drop(entry)
-            raise _cancelled(entry)
+            raise cancelled(entry)
 
     async def _end_cancelled(self, entry: Entry) -> None:
         """Leave nothing of a load but what to tell those who wait for it."""
-        entry.failure, entry.state, entry.failed_s = _cancelled(entry), "failed", time.monotonic()
+        entry.failure, entry.state, entry.failed_s = cancelled(entry), "failed", time.monotonic()
         self._entries.forget(entry)
         await in_thread("free-memory", self._harnesses.free_memory)
         event(log, "load cancelled", id=entry.spec.model_id)
@@ -352,7 +347,7 @@ class Models:
     async def _mend(self, entry: Entry) -> None:
         model, path = entry.model, entry.path
         assert path is not None
-        await self._running.end(lambda m: m is model, 0.0, lambda: _mending(entry.spec.model_id))
+        await self._running.end(lambda m: m is model, 0.0, lambda: mending(entry.spec.model_id))
         await self._drop(entry)
         if self.broken.is_set():
             return
@@ -413,63 +408,3 @@ class Models:
                 completed = (*completed, spec.model_id)
             self.activation = replace(self.activation, in_progress=None, failed=failed, completed=completed)
         self.activation = replace(self.activation, state="ready")
-
-    def _not_loaded(self, model_id: str) -> ModelNotLoaded:
-        loaded = [name for name, entry in self._entries.items() if entry.state == "loaded"]
-        entry = self._entries.get(model_id)
-        if entry is not None and entry.state == "loading":
-            state, hint, details = " yet, it is loading", "wait for it: neuron models", {"retry_after_s": 5}
-        else:
-            state, details = " (its load failed)" if entry else "", {}
-            near = difflib.get_close_matches(model_id, loaded, n=1)
-            hint = f"did you mean {near[0]}?" if near else "neuron load loads it"
-        there = f"loaded: {', '.join(loaded)}" if loaded else "no model is loaded"
-        return ModelNotLoaded(
-            f"model '{model_id}' not loaded{state}; {there}", param="model", hint=hint, **details
-        )
-
-
-def unloading(model_id: str) -> ModelUnloading:
-    """The refusal while a model is on its way out."""
-    return ModelUnloading(f"model '{model_id}' is being unloaded", retry_after_s=5)
-
-
-def _mending(model_id: str) -> ModelUnloading:
-    """What those learn whose model was lost under them, or is not back yet."""
-    return ModelUnloading(
-        f"the device of model '{model_id}' failed, it is being loaded anew", retry_after_s=5
-    )
-
-
-def _cancelled(entry: Entry) -> ModelUnloading:
-    """What those learn who wait for a load that an unload has ended."""
-    name = entry.spec.model_id
-    return ModelUnloading(
-        f"the load of model '{name}' was cancelled: it was unloaded meanwhile", retry_after_s=5
-    )
-
-
-def _log_failed_load(model_id: str, e: BaseException) -> None:
-    """The whole cause; with a traceback where it is nothing that this program foresees."""
-    if isinstance(e, NeuronError):
-        causes = [str(e)]
-        while (cause := e.__cause__) is not None:
-            causes.append(f"{type(cause).__name__}: {cause}")
-            e = cause
-        event(log, "load failed", level=logging.ERROR, id=model_id, cause="; caused by ".join(causes))
-    else:
-        why = f"{type(e).__name__}: {e}"
-        event(log, "load failed", level=logging.ERROR, fault=e, id=model_id, cause=why)
-
-
-def _as_load_failure(e: Exception) -> NeuronError:
-    if isinstance(e, TemplateRenderFailed):  # a fault of the files here, not of a request
-        return InvalidModelFile(e.message, hint=e.hint)
-    if isinstance(e, NeuronError):
-        return e
-    if ran_out_of_memory(e):
-        return InsufficientMemory(
-            "the load ran out of memory, although there seemed to be enough",
-            hint="unload another model, or load with a narrower --dtype or --quant",
-        )
-    return InvalidModelFile(f"{type(e).__name__}: {e}")
