@@ -23,6 +23,7 @@ FILES = sorted((ROOT / "neuron").rglob("*.py"))
 
 LEAVES = {
     "address",
+    "allocator",
     "holder",
     "tls",
     "errors",

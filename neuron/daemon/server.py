@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from neuron.allocator import share_arenas
 from neuron.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def serve(
         ConfigError: the TLS files, or the faults of a test, can't be taken.
     """
     signal.signal(signal.SIGTERM, _leave)  # while the imports below run
+    share_arenas()
     import asyncio
     import os
 
