@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real_model
 
 N_CYCLES = 5
 N_REQUESTS = 60
-REST_MB = 480
+REST_MB = 420
 """Beside the weights: 260 for torch and the server, the tokenizer, its grammars, what an allocator keeps."""
 NOISE_MB = 16
 """What an allocator keeps or not from one moment to the next; the cache of one request here is 2 MB."""
