@@ -32,8 +32,8 @@ from neuron.wire.chat import ChatCompletionRequest
 from neuron.wire.completions import CompletionRequest
 from neuron.wire.messages import MessagesRequest
 from neuron.wire.responses import ResponsesRequest
-from tests.reliability.conftest import VARIABLE
 from tests.support.node_process import NodeProcess, clean_env, node
+from tests.support.scorecard import VARIABLE
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -79,6 +79,8 @@ async def run(
     app = create_app(engine, settings, host=host, url=local_name(urls[0]), access=access)
     node: Node = app.state.node
     reload.listeners += listeners(access, node, tls)
+    supervision = Supervision(notify, engine.status)
+    _reload_on_signal(node, reload, notify, supervision)
     server = Server(config_of(app, tls))
     serving = asyncio.create_task(server.serve(sockets=list(socks)))
     await server.until_started(serving)
@@ -90,9 +92,7 @@ async def run(
     await engine.start()
     engine.offer(offered)
     engine.activate(activations(settings.models))
-    supervision = Supervision(notify, engine.status)
     watching = asyncio.gather(supervision.run(), watch(settings.hang_s))
-    _reload_on_signal(node, reload, notify, supervision)
     stopped = await _until_stopped((stop, node.drain.asked, engine.broken), serving)
     supervision.drain()
     if node.drain.asked.is_set() and not stop.is_set():

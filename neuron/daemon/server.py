@@ -34,6 +34,7 @@ def serve(
         ConfigError: the TLS files, or the faults of a test, can't be taken.
     """
     signal.signal(signal.SIGTERM, _leave)  # while the imports below run
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the settings were read just now
     share_arenas()
     import asyncio
     import os

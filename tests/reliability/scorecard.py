@@ -15,6 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 15 * 60 - 30
 ENDS_S = 60
+TESTS = ("tests/reliability",)
+"""What is run: whole folders, files, or single tests. A test reports by `tests.support.scorecard`."""
 SECTIONS: dict[str, dict[int, str]] = {
     "Load held": {
         1: "streams held at once without error",
@@ -73,7 +75,7 @@ Line = dict[str, str | int]
 def measure(results: Path, limit_s: float) -> bool:
     """Run the tests; whether all passed within the time. What they measured goes to ``results`` as they go."""
     env = {**os.environ, "NEURON_SCORECARD": str(results)}
-    command = [sys.executable, "-m", "pytest", "-q", "tests/reliability"]
+    command = [sys.executable, "-m", "pytest", "-q", *TESTS]
     running = subprocess.Popen(command, cwd=ROOT, env=env)
     try:
         return running.wait(limit_s) == 0

@@ -13,12 +13,12 @@ import pytest
 from neuron.progress import ignore
 from neuron.sources import package_index
 from neuron.sources.fetch import fetch
-from tests.reliability.conftest import Scorecard
 from tests.reliability.hostile.ggufs import vocabulary
 from tests.reliability.loader import Loader
 from tests.reliability.loading import CHANGES
 from tests.support.gguf_files import write_gguf
 from tests.support.node_process import NodeProcess, cli, node
+from tests.support.scorecard import Scorecard
 from tests.support.tiny_chat import save_tiny_chat
 from tests.support.wheels import FolderIndex, make_wheel
 

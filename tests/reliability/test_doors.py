@@ -11,11 +11,11 @@ import pytest
 from neuron.daemon import body, guards
 from neuron.daemon.operations import OPERATIONS, Operation
 from neuron.keys import Scope
-from tests.reliability.conftest import Scorecard
 from tests.support.callers import RING
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_process import CHAT, FakeProcess, fake_process
 from tests.support.node_server import NodeServer, http, node_server, parsed, read_all
+from tests.support.scorecard import Scorecard
 
 TARGET = 80
 CHANGES: dict[str, dict[str, Any]] = {

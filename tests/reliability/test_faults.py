@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.reliability.conftest import Scorecard
 from tests.reliability.faulty import ask, code_of, faulty, log_of, text_of
 from tests.support.node_process import NodeProcess
 from tests.support.node_server import eventually
+from tests.support.scorecard import Scorecard
 
 N = 12
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.reliability.conftest import Scorecard
 from tests.reliability.hostile import configs, ggufs, templates, tokenizers, weights
 from tests.reliability.hostile.case import SENTINEL, Case, Cases
 from tests.support.gguf_files import write_gguf
 from tests.support.node_process import NodeProcess, node
+from tests.support.scorecard import Scorecard
 from tests.support.tiny_chat import save_tiny_chat
 from tests.support.tiny_models import Case as Model
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import httpx
 
-from tests.reliability.conftest import Scorecard
 from tests.reliability.faulty import CHAT, asked, faulty, log_of
 from tests.support.node_process import NodeProcess
 from tests.support.node_server import eventually
+from tests.support.scorecard import Scorecard
 from tests.support.scrape import Scrape
 
 N_STREAMS, N_TOKENS = 64, 32

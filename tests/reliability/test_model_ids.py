@@ -13,12 +13,12 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.reliability.conftest import Scorecard
 from tests.sources.test_reference import ODD
 from tests.support.field_cases import REQUESTS
 from tests.support.node_process import NodeProcess, node
 from tests.support.node_server import http, parsed, read_all
 from tests.support.opened import Opened
+from tests.support.scorecard import Scorecard
 from tests.support.tiny_chat import save_tiny_chat
 
 TARGET = 60

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.conftest import Scorecard
 from tests.reliability.loader import Loader
 from tests.reliability.mutate import KINDS, LIMIT_S, run
+from tests.support.scorecard import Scorecard
 
 N_FILES = int(os.environ.get("NEURON_MUTATED_FILES", "1000"))
 

@@ -11,7 +11,6 @@ import pytest
 from neuron.daemon import body
 from neuron.daemon.projection import limits
 from neuron.daemon.projection.limits import LIMITS
-from tests.reliability.conftest import Scorecard
 from tests.reliability.wrong_combinations import COMBINATIONS, Combination
 from tests.support.fake_engine import FakeEngine
 from tests.support.field_cases import (
@@ -27,6 +26,7 @@ from tests.support.field_cases import (
     Request,
 )
 from tests.support.node_server import NodeServer, node_server
+from tests.support.scorecard import Scorecard
 from tests.support.wrong_values import DEEP, Wrong, is_number, with_value, wrong_values
 
 APIS = (

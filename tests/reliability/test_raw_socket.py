@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from neuron.daemon.guards import Guards
-from tests.reliability.conftest import Scorecard
 from tests.reliability.raw_cases import CASES, DEADLINE_S, Case, Step
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_process import HASTY, FakeProcess, Held, fake_process
 from tests.support.node_server import eventually, node_server
+from tests.support.scorecard import Scorecard
 
 TARGET = 60
 SILENT = 300

@@ -13,12 +13,12 @@ import pytest
 
 from neuron.cli.main import run
 from neuron.progress import Progress
-from tests.reliability.conftest import Scorecard
 from tests.reliability.payloads import FORGED, PAYLOADS
 from tests.support.fake_engine import FakeEngine, Script, Think
 from tests.support.fake_process import CHAT, FakeProcess, fake_process
 from tests.support.hostile_node import HostileNode, hostile_node
 from tests.support.node_server import node_server
+from tests.support.scorecard import Scorecard
 from tests.support.terminal import terminal
 
 TARGET = 50

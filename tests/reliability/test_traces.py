@@ -18,7 +18,7 @@ from neuron.engine.events import Failed, Finished, TextDelta
 from neuron.engine.request import Generation, LoadSpec, Regex, Sampling, TokenPrompt
 from neuron.errors import NeuronError
 from neuron.settings import Settings
-from tests.reliability.conftest import Scorecard
+from tests.support.scorecard import Scorecard
 
 SEED = int(os.environ.get("NEURON_TRACE_SEED", "20"))
 N_REQUESTS = int(os.environ.get("NEURON_TRACE_REQUESTS", "200"))
