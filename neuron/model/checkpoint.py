@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -35,6 +35,10 @@ class Checkpoint(Protocol):
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor in memory of its own on the CPU, in a floating dtype."""
+        ...
+
+    def read_rows(self, name: str, n_rows: int) -> Iterator[torch.Tensor]:
+        """A matrix as `read` gives it, so many rows at a time: what is larger in floats is never there whole."""
         ...
 
     def read_blocks(self, name: str) -> torch.Tensor:

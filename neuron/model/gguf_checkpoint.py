@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,6 +81,13 @@ class GgufCheckpoint:
         values = dequantize(self._file.read(own), tensor.type_name, tensor.shape)
         heads = self._rotary_heads(name)
         return half_split(values, heads) if heads else values
+
+    def read_rows(self, name: str, n_rows: int) -> Iterator[Tensor]:
+        """A matrix as `read` gives it, so many rows at a time."""
+        _, dtype, _ = self.tensors[name]
+        for blocks in torch.split(self.read_blocks(name), n_rows):
+            shape = (len(blocks), *self.tensors[name].shape[1:])
+            yield dequantize(blocks.reshape(-1).numpy().data, dtype, shape)
 
     def read_blocks(self, name: str) -> Tensor:
         """A matrix as it is stored: uint8 [out, bytes of a row]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,14 +57,13 @@ class SafetensorsCheckpoint:
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor in memory of its own on the CPU, in the file's dtype."""
-        path = self._shard_of[name]
-        shard, identity = self._opened[path]
-        try:
-            tensor: torch.Tensor = shard.get_tensor(name)
-        except (SafetensorError, OSError) as e:
-            _check_unchanged(path, identity)
-            raise InvalidModelFile(f"{path}: tensor {name} can't be read: {e}") from e
-        return tensor
+        return self._read(name)
+
+    def read_rows(self, name: str, n_rows: int) -> Iterator[torch.Tensor]:
+        """A matrix in the file's dtype, so many rows at a time."""
+        end = self.tensors[name].shape[0]
+        for at in range(0, end, n_rows):
+            yield self._read(name, slice(at, min(at + n_rows, end)))
 
     def read_blocks(self, name: str) -> torch.Tensor:
         """A matrix as it is stored: uint8 [out, bytes of a row]."""
@@ -76,6 +75,16 @@ class SafetensorsCheckpoint:
         opened, self._opened = self._opened, {}
         for path, (_, identity) in opened.items():
             _check_unchanged(path, identity)
+
+    def _read(self, name: str, rows: slice | None = None) -> torch.Tensor:
+        path = self._shard_of[name]
+        shard, identity = self._opened[path]
+        try:
+            tensor: torch.Tensor = shard.get_tensor(name) if rows is None else shard.get_slice(name)[rows]
+        except (SafetensorError, OSError) as e:
+            _check_unchanged(path, identity)
+            raise InvalidModelFile(f"{path}: tensor {name} can't be read: {e}") from e
+        return tensor
 
     def _open(self, path: Path) -> None:
         fd = open_regular(path)
@@ -112,6 +121,10 @@ class HeadersCheckpoint:
     def read(self, name: str) -> torch.Tensor:
         """Always refused."""
         raise EmptyRepo(f"{self._where}: not on this machine", hint="fetch it: neuron pull MODEL")
+
+    def read_rows(self, name: str, n_rows: int) -> Iterator[torch.Tensor]:
+        """Always refused."""
+        yield self.read(name)
 
     def read_blocks(self, name: str) -> torch.Tensor:
         """Always refused."""

@@ -13,7 +13,7 @@ from tests.support.node_process import NodeProcess, node
 pytestmark = pytest.mark.real_model
 
 N_CYCLES = 5
-N_REQUESTS = 60
+N_REQUESTS = 200
 REST_MB = 420
 """Beside the weights: 260 for torch and the server, the tokenizer, its grammars, what an allocator keeps."""
 NOISE_MB = 16

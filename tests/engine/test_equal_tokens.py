@@ -1,7 +1,8 @@
 """However a request is computed, its tokens are the same: every family, each way, by kernels and by torch alone.
 
 A cell of the matrix is a family, who computes and a way. Its tokens, greedy and drawn with a seed, are those of the
-request alone in one piece; the greedy ones are those of transformers, too.
+request alone in one piece; the greedy ones are those of transformers, too. Weights in 8 and 4 bits give tokens of
+their own, the same every way; `tests/model/test_packed.py` has the bound of their logits.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from neuron.engine.events import Failed, Finished, TextDelta
 from neuron.engine.request import Generation, LoadSpec, Sampling, TokenPrompt
 from neuron.model import native
 from neuron.model.native_step import NativeStep
+from neuron.model.packed import QUANTS
 from tests.engine.conftest import SETTINGS, hold_device
 from tests.support.tiny_chat import save_tiny_chat
 from tests.support.tiny_models import CASES, reference_greedy
@@ -137,12 +139,12 @@ def watch(patch: pytest.MonkeyPatch) -> Seen:
     return seen
 
 
-async def tokens(folder: Path, way: Way, seen: Seen) -> list[Tokens]:
+async def tokens(folder: Path, way: Way, seen: Seen, quant: str | None = None) -> list[Tokens]:
     """The tokens of all `WORK`, computed in a way."""
     engine = Engine(replace(WHOLE, **way.settings))
     await engine.start()
     try:
-        await engine.load(LoadSpec(model_id="tiny"), lambda report: folder)
+        await engine.load(LoadSpec(model_id="tiny", quant=quant), lambda report: folder)
         decoder = engine._models.serving("tiny").slot.decoder
         assert decoder is not None
         if way.uncaptured:
@@ -188,6 +190,19 @@ def test_the_tokens_are_the_same(
     assert asyncio.run(tokens(model[0], WAYS[way], seen)) == alone
     assert WAYS[way].shown(seen)
     assert (seen.n_native > 0) == (by == "kernels" and not WAYS[way].uncaptured)
+
+
+@pytest.mark.skipif(native.library() is None, reason="no kernels were compiled: there is no C compiler")
+@pytest.mark.parametrize("quant", QUANTS)
+def test_the_tokens_of_narrower_weights_are_the_same(
+    model: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, quant: str
+) -> None:
+    alone = asyncio.run(tokens(model[0], WAYS["alone"], watch(monkeypatch), quant))
+    for name in ("chunked", "uncaptured", "everything"):
+        with monkeypatch.context() as patch:
+            seen = watch(patch)
+            assert asyncio.run(tokens(model[0], WAYS[name], seen, quant)) == alone, name
+            assert WAYS[name].shown(seen)
 
 
 def test_greedy_tokens_are_those_of_the_reference(model: tuple[Path, Any], alone: list[Tokens]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,9 @@ class OneMatrix:
     def read(self, name: str) -> Tensor:
         info = self.tensors[name]
         return dequantize(bytearray(self.blocks.numpy().tobytes()), info.dtype, info.shape)
+
+    def read_rows(self, name: str, n_rows: int) -> Iterator[Tensor]:
+        yield from torch.split(self.read(name), n_rows)
 
     def read_blocks(self, name: str) -> Tensor:
         return self.blocks

@@ -1,0 +1,109 @@
+"""Weights in the width of the file, or narrower ones made on load, beside the same numbers unpacked to float32.
+
+The bound: logits are those of the torch code on the unpacked weights, off by at most `BOUND` of the largest, and
+greedy tokens are the same. How far a format is from the weights that it was made of: ``make quality``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from neuron.files import ModelFolder
+from neuron.model import native, packed
+from neuron.model.checkpoint import Checkpoint
+from neuron.model.decoder import Decoder
+from neuron.model.gguf_checkpoint import GgufCheckpoint
+from neuron.model.load import build, load_decoder
+from neuron.model.packed import FORMATS, QUANTS, PackedWeight
+from neuron.model.safetensors_checkpoint import SafetensorsCheckpoint
+from tests.support.gguf_files import write_gguf
+from tests.support.tiny_models import CASES, VOCAB, Case, save_tiny
+
+CPU = torch.device("cpu")
+BOUND = 2e-5
+N_NEW = 32
+GGUF = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0")
+
+pytestmark = pytest.mark.skipif(
+    native.library() is None, reason="no kernels were compiled: there is no C compiler"
+)
+
+
+def stored(case: Case, form: str, folder: Path) -> Checkpoint:
+    """A tiny model in a form of a file."""
+    save_tiny(case, folder)
+    if form in QUANTS:
+        return SafetensorsCheckpoint(ModelFolder(folder))
+    return GgufCheckpoint.open(write_gguf(folder / "tiny.gguf", folder, form))
+
+
+def unpacked(decoder: Decoder) -> Decoder:
+    """The same numbers in float32, for torch."""
+    plain = build(decoder.arch, device=CPU, dtype=torch.float32)
+    assert isinstance(plain, Decoder)
+    views = dict(decoder.named_views())
+    for name, view in plain.named_views():
+        own = views[name]
+        assert isinstance(view, Tensor)
+        view.copy_(own.rows(torch.arange(own.shape[0])) if isinstance(own, PackedWeight) else own)
+    plain.capture(16)
+    plain.native = None
+    return plain
+
+
+def answers(decoder: Decoder, prompt: list[int]) -> tuple[list[Tensor], list[int]]:
+    """Logits behind the prompt and behind each of the likeliest ids that follow."""
+    cache = decoder.new_cache(len(prompt) + N_NEW)
+    logits, said = [], []
+    new = prompt
+    for _ in range(N_NEW):
+        logits.append(decoder.step([(cache, new, 1)])[0].clone())
+        new = [int(logits[-1].argmax())]
+        said += new
+    return logits, said
+
+
+@pytest.mark.parametrize("form", [*GGUF, *QUANTS])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@torch.inference_mode()
+def test_logits_and_tokens_are_those_of_the_unpacked_weights(case: Case, form: str, tmp_path: Path) -> None:
+    ours = load_decoder(
+        stored(case, form, tmp_path), device=CPU, dtype=torch.float32, quant=QUANTS.get(form) and form
+    )
+    ours.capture(16)
+    kept = {view.format.name for _, view in ours.named_views() if isinstance(view, PackedWeight)}
+    assert (QUANTS.get(form) or (form if form in FORMATS else "Q8_0")) in kept
+    prompt = torch.randint(3, VOCAB, (40,), generator=torch.Generator().manual_seed(1)).tolist()
+    assert ours.native is not None
+    logits, said = answers(ours, prompt)
+    want, greedy = answers(unpacked(ours), prompt)
+    assert said == greedy
+    for one, other in zip(logits, want, strict=True):
+        assert (one - other).abs().max() <= BOUND * other.abs().max()
+
+
+@pytest.mark.parametrize("form", ["Q5_0", *QUANTS])
+def test_a_matrix_is_encoded_in_pieces(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[int] = []
+    fmt = FORMATS[QUANTS.get(form, "Q8_0")]
+
+    def encode(weight: Tensor) -> Tensor:
+        pieces.append(len(weight))
+        return fmt.encode(weight)
+
+    checkpoint = stored(CASES[0], form, tmp_path)
+    name = "model.embed_tokens.weight"
+    shape = checkpoint.tensors[name].shape
+    whole = PackedWeight(fmt, *shape, CPU)
+    whole.fill(checkpoint, name)
+    monkeypatch.setattr(packed, "PIECE_ITEMS", 32 * shape[1])
+    cut = PackedWeight(fmt._replace(encode=encode), *shape, CPU)
+    cut.fill(checkpoint, name)
+    assert torch.equal(cut.data[: len(whole.data) - 1], whole.data[: len(whole.data) - 1])
+    assert torch.equal(cut.rows(torch.arange(shape[0])), whole.rows(torch.arange(shape[0])))
+    assert sum(pieces) == shape[0]
+    assert max(pieces) == 32
