@@ -60,8 +60,9 @@ fuzz: .venv/.dev  ## our own parsers, coverage-guided, half a minute each; needs
 mutate: .venv/.dev  ## 10,000 mutated model files through the loaders, in a process of their own
 	$(BIN)/python -m tests.reliability.mutate 10000
 
-traces: .venv/.dev  ## 4,000 random overlapping requests, each replayed alone
-	NEURON_TRACE_REQUESTS=4000 $(BIN)/python -m pytest tests/reliability/test_traces.py
+traces: .venv/.dev  ## 20,000 random overlapping requests and 4,000 over HTTP, each that finishes replayed alone
+	NEURON_TRACE_REQUESTS=20000 NEURON_HTTP_TRACE_REQUESTS=4000 $(BIN)/python -m pytest --timeout 1800 \
+	  tests/reliability/test_traces.py tests/reliability/test_http_traces.py
 
 scorecard: .venv/.dev  ## docs/scorecard.md: load, faults, bad inputs and right answers, measured in 15 minutes
 	$(BIN)/python -m tests.reliability.scorecard

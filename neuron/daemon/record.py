@@ -149,8 +149,10 @@ class Record:
         self.marks.closed_s = time.monotonic()
         if self._n_open and not self._failed:
             self.finish = CUT
-        if self.state != "refused":
+        if self.admitted:
             self._write_line()
+        elif self._handed_over or not self._failed:
+            self._write_refusal()
         self._observer.ended(self)
 
     # ---- what passes
@@ -260,6 +262,20 @@ class Record:
             tokens_per_s=self.tokens_per_s,
             first_token_ms=self.marks.first_token_ms(),
             **self._times(),
+            cause=self.cause,
+        )
+
+    def _write_refusal(self) -> None:
+        """Of one that nobody answers with a status: its stream had begun, or its client left."""
+        level = logging.WARNING if self._failed else logging.INFO
+        log_event(
+            log,
+            "refused",
+            level=level,
+            id=self.request_id,
+            path=self.path,
+            code=self.finish,
+            param=self.param,
             cause=self.cause,
         )
 

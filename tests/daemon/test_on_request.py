@@ -45,14 +45,19 @@ def test_a_stream_is_kept_alive_while_its_model_is_loaded(late: NodeServer, path
 
 
 @pytest.mark.parametrize("path", STREAMS)
-def test_a_load_that_fails_late_is_the_last_event_of_the_stream(late: NodeServer, path: str) -> None:
+def test_a_load_that_fails_late_is_the_last_event_of_the_stream_and_told_in_the_log(
+    late: NodeServer, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
     late.engine.load_s = 1.5
     late.engine.load_error = InsufficientMemory("no room", hint="unload one", required_mb=9, free_mb=1)
     payload = late.post(path, {**STREAMS[path], "stream": True})[2]
     last = [line for line in payload.split(b"\n") if line.startswith(b"data: ")]
     assert len(last) == 1
     assert "no room" in json.dumps(json.loads(last[0][6:]))
-    assert late.get("/requests")[2][0]["state"] in ("refused", "failed")
+    request = late.get("/requests")[2][0]
+    assert request["state"] == "refused"
+    told = [vars(r)["neuron_fields"] for r in caplog.records if r.getMessage() == "refused"]
+    assert [(line["id"], line["code"]) for line in told] == [(request["id"], "insufficient_memory")]
 
 
 @pytest.mark.parametrize("path", [*STREAMS, "/v1/embeddings", "/tokenize", "/v1/messages/count_tokens"])

@@ -146,11 +146,16 @@ def test_failures_and_refusals_are_told_by_their_code(
 
 
 @pytest.mark.parametrize(
-    "moment", [Script(submit_s=60), Script(before_s=60), Script(texts=["x"] * 9, step_s=60)]
+    ("moment", "event", "reason"),
+    [
+        (Script(submit_s=60), "refused", "code"),
+        (Script(before_s=60), "generation", "finish"),
+        (Script(texts=["x"] * 9, step_s=60), "generation", "finish"),
+    ],
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_one_whose_client_left_is_cut_and_has_its_line(
-    node: NodeServer, caplog: pytest.LogCaptureFixture, moment: Script, stream: bool
+    node: NodeServer, caplog: pytest.LogCaptureFixture, moment: Script, event: str, reason: str, stream: bool
 ) -> None:
     caplog.set_level(logging.INFO)
     node.engine.script = moment
@@ -160,8 +165,10 @@ def test_one_whose_client_left_is_cut_and_has_its_line(
         eventually(lambda: len(seen) == 1)
         request_id = node.get("/requests?limit=1")[2][0]["id"]
     assert told(node, request_id)["state"] == "cut"
-    lines = [vars(r)["neuron_fields"] for r in caplog.records if r.getMessage() == "generation"]
-    assert [(line["id"], line["finish"]) for line in lines] == [(request_id, "client_gone")]
+    lines = [vars(r) for r in caplog.records if r.getMessage() in ("generation", "refused")]
+    assert [line["message"] for line in lines] == [event]
+    fields = lines[0]["neuron_fields"]
+    assert (fields["id"], fields[reason]) == (request_id, "client_gone")
 
 
 def test_an_embedding_waits_runs_and_ends(node: NodeServer) -> None:
