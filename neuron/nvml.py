@@ -43,6 +43,13 @@ def ask(question: Callable[[Any], T]) -> T | Broken:
 
 def _guarded(question: Callable[[Any], T]) -> T | Broken:
     try:
+        return _asked(question)
+    except Exception as e:  # whatever a library does that is no NVML, or an old one
+        return Broken(f"the NVML library can't be used: {e}")
+
+
+def _asked(question: Callable[[Any], T]) -> T | Broken:
+    try:
         import pynvml
     except ImportError:
         return Broken("the module pynvml is missing; install nvidia-ml-py" if _has_device() else None)
@@ -54,8 +61,6 @@ def _guarded(question: Callable[[Any], T]) -> T | Broken:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as e:
         return Broken(_reason(pynvml, e))
-    except (OSError, AttributeError, ValueError) as e:  # a library that is no NVML, or an old one
-        return Broken(f"the NVML library can't be used: {e}")
 
 
 def _reason(nvml: Any, error: Any) -> str | None:

@@ -120,6 +120,7 @@ BROAD_EXCEPT = {
     "engine/models.py": "a load that failed in any way is a failed load",
     "engine/registry.py": "what a thread raised goes to who waits for it",
     "engine/step.py": "the border of the device thread",
+    "nvml.py": "a driver and its library may do anything, and a node starts",
     "text/chat_template.py": "templates are programs of others",
     "text/tokenizer.py": "a panic of the native library",
 }

@@ -64,6 +64,10 @@ class FakeHub:
     bytes_per_s: int | None = None
     wrong_bytes: bool = False
     """Send other bytes than the hash says, as many."""
+    wrong_length: bool = False
+    """Send half of the bytes that are listed, and say that this is all."""
+    files_elsewhere: str = ""
+    """Where weights are, by a redirect: another endpoint."""
     sleep_s: float = 0.0
     """Wait before each answer."""
     on_file: threading.Event = field(default_factory=threading.Event)
@@ -87,12 +91,12 @@ BAD_TOKEN = (401, {"X-Error-Message": "Invalid credentials in Authorization head
 
 
 @contextmanager
-def running() -> Iterator[FakeHub]:
+def running(host: str = "127.0.0.1") -> Iterator[FakeHub]:
     """A hub on a free port of loopback."""
     hub = FakeHub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server = ThreadingHTTPServer((host, 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+    hub.endpoint = f"http://{host}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
@@ -178,8 +182,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.ranges.append(self.headers["Range"])
             start, status = int(found[1]), 206
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        if self.hub.wrong_bytes and path.endswith(LFS_SUFFIXES):
+        large = path.endswith(LFS_SUFFIXES)
+        if self.hub.files_elsewhere and large:
+            linked = {"Location": self.hub.files_elsewhere + self.path, "X-Linked-Etag": headers["ETag"]}
+            self._refuse(302, {**headers, **linked, "X-Linked-Size": str(len(content))})
+            return
+        if self.hub.wrong_bytes and large:
             content = bytes(len(content))
+        if self.hub.wrong_length and large:
+            content = content[: len(content) // 2]
         self._send(status, headers, content[start:], with_body)
 
     def _refuse(self, status: int, headers: dict[str, str]) -> None:
