@@ -3,11 +3,12 @@
 PYTHON ?= python3
 # The torch that development and CI use; users may have any from 2.11 on.
 TORCH ?= torch==2.13.0
+MINUTES ?= 30
 PROMPT ?= What is the capital of France?
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format scorecard traces bench quality schemathesis structured conformance fuzz mutate docs clean
+.PHONY: demo test check format scorecard traces soak bench quality schemathesis structured conformance fuzz mutate docs clean
 
 .venv/.base: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -63,6 +64,9 @@ mutate: .venv/.dev  ## 10,000 mutated model files through the loaders, in a proc
 traces: .venv/.dev  ## 20,000 random overlapping requests and 4,000 over HTTP, each that finishes replayed alone
 	NEURON_TRACE_REQUESTS=20000 NEURON_HTTP_TRACE_REQUESTS=4000 $(BIN)/python -m pytest --timeout 1800 \
 	  tests/reliability/test_traces.py tests/reliability/test_http_traces.py
+
+soak: .venv/.dev  ## docs/soak.md: a random mix of everything against one node for MINUTES (30)
+	$(BIN)/python -m tests.reliability.soak $(MINUTES)
 
 scorecard: .venv/.dev  ## docs/scorecard.md: load, faults, bad inputs and right answers, measured in 15 minutes
 	$(BIN)/python -m tests.reliability.scorecard
