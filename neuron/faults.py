@@ -26,7 +26,10 @@ POINTS = {
     "logits": "a step was computed, and tokens are about to be chosen",
     "embed": "a piece of an embedding is about to be computed",
     "probe": "a model is about to be tried, after a failure",
-    "download": "a part of a file from the hub was written",
+    "resolve": "a source is about to be asked what a model consists of",
+    "download": "a part of a file arrived, and is about to be written",
+    "verify": "a file that was fetched is about to be hashed",
+    "record": "a model is about to count as fetched",
     "log": "a line is about to be written",
 }
 NEEDS_DEVICE = {"cache", "prefill", "step", "logits", "embed", "probe"}

@@ -74,6 +74,12 @@ def flush() -> None:
         handler.flush()
 
 
+def n_dropped() -> int:
+    """Lines that found no room, since the process began."""
+    handlers = logging.getLogger().handlers
+    return sum(handler.dropped for handler in handlers if isinstance(handler, QueuedHandler))
+
+
 def _tell_loss(lines: int) -> None:
     event(logging.getLogger(__name__), "log lines dropped", level=logging.WARNING, lines=lines)
 

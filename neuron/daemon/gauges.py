@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from neuron.daemon.node import Node
 from neuron.engine.status import EngineStatus, LoadFigures, ModelStatus
 from neuron.hardware import GpuReading
+from neuron.log import n_dropped
 
 MIB = 1 << 20
 
@@ -56,6 +57,7 @@ class Gauges(Collector):
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._build = _build()  # now: later there may be no descriptor to read it with
 
     def collect(self) -> Iterator[Metric]:
         """Read everything once."""
@@ -76,7 +78,13 @@ class Gauges(Collector):
         yield CounterMetricFamily(
             "neuron_events_lost", "Events that readers were too slow for", value=self._node.events.lost
         )
-        yield from _process()
+        yield CounterMetricFamily(
+            "neuron_log_lines_dropped", "Lines of the log that found no room", value=n_dropped()
+        )
+        if (resident := _resident_bytes()) is not None:
+            text = "Memory of the process that is in RAM"
+            yield GaugeMetricFamily("neuron_process_resident_bytes", text, value=resident)
+        yield self._build
 
     def _requests(self) -> Iterator[Metric]:
         """Of models that are loaded, zeros included."""
@@ -105,11 +113,7 @@ def _loads(status: EngineStatus) -> Metric:
     return family
 
 
-def _process() -> Iterator[Metric]:
-    if (resident := _resident_bytes()) is not None:
-        yield GaugeMetricFamily(
-            "neuron_process_resident_bytes", "Memory of the process that is in RAM", value=resident
-        )
+def _build() -> Metric:
     build = {
         "version": version("neuron-node"),
         "python": platform.python_version(),
@@ -117,7 +121,7 @@ def _process() -> Iterator[Metric]:
     }
     family = GaugeMetricFamily("neuron_build_info", "1; its labels say what runs", labels=list(build))
     family.add_metric(list(build.values()), 1)
-    yield family
+    return family
 
 
 def _resident_bytes() -> int | None:

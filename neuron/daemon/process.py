@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import uvicorn
 from litestar import Litestar
@@ -17,7 +19,7 @@ from litestar import Litestar
 from neuron import hardware
 from neuron.daemon.access import Access
 from neuron.daemon.app import create_app
-from neuron.daemon.listen import local_name, url_of, wildcard
+from neuron.daemon.listen import BACKLOG, local_name, url_of, wildcard
 from neuron.daemon.node import Node
 from neuron.daemon.notify import Notify
 from neuron.daemon.projection.load import activations, on_request
@@ -35,6 +37,8 @@ from neuron.tls import server_context, take_files
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+TAKEN_AT_ONCE = 1
+"""Connections for each look at a socket: out of descriptors, the loop fails, and complains, as often as this."""
 KEEP_ALIVE_S = 30
 LAST_BYTES_S = 3
 """For the ends of streams to reach their clients, after the drain."""
@@ -46,6 +50,12 @@ DEVICE = 71
 
 class Server(uvicorn.Server):
     """uvicorn without its own signal handling, which would end streams without an error event."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer. To the loop, as many connections may wait in the system as it takes at once; here more may."""
+        await super().startup(sockets)
+        for sock in sockets or ():
+            sock.listen(BACKLOG)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -71,6 +81,7 @@ async def run(
 ) -> int:
     """Serve on the sockets until a signal; the exit code."""
     offered = on_request(settings)
+    asyncio.get_running_loop().set_exception_handler(_tell)
     stop = _stop_on_signal()
     engine = engine or _real_engine(settings)
     host = await asyncio.to_thread(hardware.discover)
@@ -148,6 +159,15 @@ def _reload_on_signal(node: Node, reload: Reload, notify: Notify, supervision: S
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_signal)
 
 
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A line for a connection that the system can't give us, which the loop tries again in a second."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        event(log, "connection not taken", level=logging.ERROR, cause=error.strerror)
+    else:
+        loop.default_exception_handler(context)
+
+
 def _say_if_open(settings: Settings, keys: Keyring | None) -> None:
     """An operator who lets everybody in is told so once."""
     if settings.insecure and keys is None:
@@ -170,6 +190,7 @@ def config_of(app: Litestar, tls: ssl.SSLContext | None = None) -> uvicorn.Confi
         lifespan="on",
         log_config=None,
         access_log=False,
+        backlog=TAKEN_AT_ONCE,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=LAST_BYTES_S,

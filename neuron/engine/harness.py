@@ -75,7 +75,7 @@ class Harnesses:
     def free_memory(self) -> None:
         """Give back what a model left; blocking."""
         if self._torch is not None:
-            importlib.import_module("neuron.engine.memory").free_memory()
+            self._torch.free_memory()
 
     def close(self) -> None:
         """End the device threads; blocking."""

@@ -16,6 +16,7 @@ from neuron.engine.budgets import firm_bytes, in_use_bytes, share_bytes
 from neuron.engine.embedder import Embedder
 from neuron.engine.gate import Gate
 from neuron.engine.loaded import LoadedModel
+from neuron.engine.memory import free_memory
 from neuron.engine.plan import FORCED_CACHE_TOKENS, MIN_CACHE_TOKENS, LoadPlan
 from neuron.engine.prefix import PrefixCache
 from neuron.engine.request import LoadSpec, Sampling
@@ -106,6 +107,10 @@ class TorchHarness:
     def workers(self) -> list[Worker]:
         """The device threads that run."""
         return list(self._workers.values())
+
+    def free_memory(self) -> None:
+        """Give back what a model left; blocking."""
+        free_memory()
 
     def close(self) -> None:
         """End the device threads."""

@@ -75,6 +75,7 @@ def _ask(reference: Reference) -> Repo:
     """The commit and the files behind a reference: one request."""
     from huggingface_hub import HfApi, constants
 
+    faults.at("resolve")
     api = HfApi(endpoint=constants.ENDPOINT)
     timeout_s = constants.HF_HUB_ETAG_TIMEOUT
     info = api.model_info(reference.name, revision=reference.revision, files_metadata=True, timeout=timeout_s)

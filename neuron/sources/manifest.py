@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from neuron import faults
 from neuron.errors import FilesDiffer, InvalidModelFile, NeuronError, RepoFetchFailed
 from neuron.files import open_regular, read_bounded
 from neuron.progress import Progress, Report, ignore
@@ -184,6 +185,7 @@ def _difference(path: Path, file: File, advance: Callable[[int], None]) -> str |
 
 def sha256(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
     """Hex SHA-256 of a regular file; ``advance`` is told the bytes done so far."""
+    faults.at("verify")
     digest = hashlib.sha256()
     with os.fdopen(open_regular(path), "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -235,9 +237,14 @@ def _size(path: Path) -> int | None:
 def _write_atomically(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            file.write(content)
+            faults.at("record")
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            os.unlink(file.name)
+            raise
     os.replace(file.name, path)
     sync_folder(path.parent)
 

