@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 15 * 60 - 30
 ENDS_S = 60
-TESTS = ("tests/reliability",)
+TESTS = ("tests/reliability", "tests/e2e/test_stop_in_every_state.py")
 """What is run: whole folders, files, or single tests. A test reports by `tests.support.scorecard`."""
 SECTIONS: dict[str, dict[int, str]] = {
     "Load held": {

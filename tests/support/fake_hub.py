@@ -72,6 +72,8 @@ class FakeHub:
     """Wait before each answer."""
     on_file: threading.Event = field(default_factory=threading.Event)
     """Set when the first bytes of a large file went out."""
+    stalled: threading.Event = field(default_factory=threading.Event)
+    """Set when `stall_after_bytes` of a file went out."""
     stop: threading.Event = field(default_factory=threading.Event)
 
     def repo(self, name: str, files: dict[str, bytes], branch: str = "main") -> str:
@@ -214,6 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             if large and hub.stall_after_bytes is not None and at >= hub.stall_after_bytes:
+                hub.stalled.set()
                 hub.stop.wait(MAX_SLEEP_S)
                 self.close_connection = True
                 return
