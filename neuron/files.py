@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from neuron.errors import InvalidModelFile
+from neuron.errors import InvalidModelFile, WeightsChanged
 
 MAX_JSON_BYTES = 64 << 20
 """Largest JSON or template file read whole (a big ``tokenizer.json`` is about 30 MB)."""
@@ -41,6 +41,24 @@ def open_regular(path: Path) -> int:
         os.close(fd)
         raise InvalidModelFile(f"{path}: not a regular file")
     return fd
+
+
+def read_exactly(path: Path, fd: int, into: memoryview, offset: int) -> None:
+    """Fill a buffer of bytes from an open file.
+
+    Raises:
+        WeightsChanged: the file ends before; it was longer when its header was read.
+        InvalidModelFile: the system can't read it.
+    """
+    done = 0
+    while done < len(into):
+        try:
+            n = os.preadv(fd, [into[done:]], offset + done)
+        except OSError as e:
+            raise InvalidModelFile(f"{path}: can't be read: {e.strerror}") from e
+        if n == 0:
+            raise WeightsChanged(f"{path}: became shorter while it was read", hint="load the model again")
+        done += n
 
 
 def read_bounded(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:

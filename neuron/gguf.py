@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from neuron.errors import InvalidModelFile, WeightsChanged
-from neuron.files import open_regular
+from neuron.errors import WeightsChanged
+from neuron.files import open_regular, read_exactly
 from neuron.gguf_header import GgufTensor, Header, parse
 
 
@@ -48,27 +48,17 @@ class GgufFile:
         """Whether `close` was called."""
         return self._fd < 0
 
-    def read(self, name: str) -> bytearray:
-        """The bytes of one tensor, as they are in the file.
+    def read(self, name: str, start: int = 0, n_bytes: int | None = None) -> bytearray:
+        """The bytes of one tensor, or some of them, as they are in the file.
 
         Raises:
             WeightsChanged: the file has become shorter since it was opened.
+            InvalidModelFile: it can't be read.
         """
         tensor = self.tensors[name]
-        data = bytearray(tensor.n_bytes)
-        view, done = memoryview(data), 0
-        while done < len(data):
-            n = self._read_into(view[done:], tensor.offset + done)
-            if n == 0:
-                raise WeightsChanged(f"{self.path}: became shorter while {name} was read")
-            done += n
+        data = bytearray(tensor.n_bytes - start if n_bytes is None else n_bytes)
+        read_exactly(self.path, self._fd, memoryview(data), tensor.offset + start)
         return data
-
-    def _read_into(self, view: memoryview, offset: int) -> int:
-        try:
-            return os.preadv(self._fd, [view], offset)
-        except OSError as e:
-            raise InvalidModelFile(f"{self.path}: can't be read: {e.strerror}") from e
 
     def check_unchanged(self) -> None:
         """Raise `WeightsChanged` if the file was written to, replaced or deleted since it was opened."""

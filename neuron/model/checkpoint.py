@@ -21,7 +21,7 @@ class TensorInfo(NamedTuple):
 
 
 class Checkpoint(Protocol):
-    """Weights under Hugging Face names (``model.layers.0.self_attn.q_proj.weight``)."""
+    """Weights under Hugging Face names (``model.layers.0.self_attn.q_proj.weight``); several threads may read."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -38,11 +38,11 @@ class Checkpoint(Protocol):
         ...
 
     def read_rows(self, name: str, n_rows: int) -> Iterator[torch.Tensor]:
-        """A matrix as `read` gives it, so many rows at a time: what is larger in floats is never there whole."""
+        """A matrix as `read` gives it, so many rows at a time."""
         ...
 
-    def read_blocks(self, name: str) -> torch.Tensor:
-        """A matrix as it is stored, in memory of its own on the CPU: uint8 [out, bytes of a row]."""
+    def read_blocks(self, name: str, n_rows: int) -> Iterator[torch.Tensor]:
+        """A matrix as it is stored, so many rows at a time: uint8 [rows, bytes of a row]."""
         ...
 
     def close(self) -> None:

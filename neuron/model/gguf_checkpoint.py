@@ -84,17 +84,24 @@ class GgufCheckpoint:
 
     def read_rows(self, name: str, n_rows: int) -> Iterator[Tensor]:
         """A matrix as `read` gives it, so many rows at a time."""
-        _, dtype, _ = self.tensors[name]
-        for blocks in torch.split(self.read_blocks(name), n_rows):
-            shape = (len(blocks), *self.tensors[name].shape[1:])
-            yield dequantize(blocks.reshape(-1).numpy().data, dtype, shape)
+        (_, n_in), dtype, _ = self.tensors[name]
+        for blocks in self.read_blocks(name, n_rows):
+            yield dequantize(blocks.reshape(-1).numpy().data, dtype, (len(blocks), n_in))
 
-    def read_blocks(self, name: str) -> Tensor:
-        """A matrix as it is stored: uint8 [out, bytes of a row]."""
-        own = self._names[name]
-        rows = torch.frombuffer(self._file.read(own), dtype=torch.uint8).view(self.tensors[name].shape[0], -1)
-        heads = self._rotary_heads(name)
-        return half_split(rows, heads) if heads else rows
+    def read_blocks(self, name: str, n_rows: int) -> Iterator[Tensor]:
+        """A matrix as it is stored, so many rows at a time: uint8 [rows, bytes of a row]."""
+        (n_out, _), _, n_bytes = self.tensors[name]
+        row_bytes = n_bytes // n_out
+        if heads := self._rotary_heads(name):  # their rows are put in another order, all at once
+            yield from torch.split(half_split(self._blocks(name, 0, n_bytes, row_bytes), heads), n_rows)
+            return
+        for start in range(0, n_out, n_rows):
+            n = min(n_rows, n_out - start)
+            yield self._blocks(name, start * row_bytes, n * row_bytes, row_bytes)
+
+    def _blocks(self, name: str, start: int, n_bytes: int, row_bytes: int) -> Tensor:
+        data = self._file.read(self._names[name], start, n_bytes)
+        return torch.frombuffer(data, dtype=torch.uint8).view(-1, row_bytes)
 
     def _rotary_heads(self, name: str) -> int | None:
         """Heads in the rows of this tensor if they are stored for interleaved rotary pairs."""

@@ -6,6 +6,8 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -74,7 +76,8 @@ def load_model(
     ``quant`` (one of `neuron.model.packed.QUANTS`): turn the matrices into narrower ones while they are read.
     ``free`` says how many bytes may be taken on a device; None: the weights are not compared with them.
 
-    Peak memory is the weights and a small tensor of the file, or twice the largest one. Every parameter is filled
+    Peak memory is the weights and a piece of a matrix for each thread; where torch computes, a small tensor of the
+    file, or twice the largest one. Every parameter is filled
     exactly once and every tensor of the checkpoint is used, or `WeightMismatch` says which are not, before anything
     is allocated.
 
@@ -91,16 +94,27 @@ def load_model(
     model = build(arch, device=device, dtype=dtype, formats=formats)
     views = dict(model.named_views())
     total = sum(checkpoint.tensors[sources[name]].n_bytes for name in views)
-    done = 0
-    # The largest first: its copy from the file is gone before the other weights take their memory.
-    for name, view in sorted(views.items(), key=lambda item: -item[1].numel()):
+
+    inference = torch.is_inference_mode_enabled()  # of this thread, and so of those that fill
+
+    def fill(name: str) -> int:
         faults.at("load")
-        if isinstance(view, PackedWeight):
-            view.fill(checkpoint, sources[name])
-        else:
-            view.copy_(_read(checkpoint, sources[name], view))
-        done += checkpoint.tensors[sources[name]].n_bytes
-        report(Progress("read", done, total))
+        view, source = views[name], sources[name]
+        with torch.inference_mode(inference):
+            if isinstance(view, PackedWeight):
+                view.fill(checkpoint, source)
+            else:
+                view.copy_(_read(checkpoint, source, view))
+        return checkpoint.tensors[source].n_bytes
+
+    # The largest first: its copy from the file is gone before the other weights take their memory.
+    names = sorted(views, key=lambda name: -views[name].numel())
+    threads = ThreadPoolExecutor(torch.get_num_threads() if formats else 1, "neuron-load")
+    try:
+        for done in accumulate(threads.map(fill, names)):
+            report(Progress("read", done, total))
+    finally:
+        threads.shutdown(cancel_futures=True)
     checkpoint.close()
     return model
 

@@ -19,7 +19,7 @@ from neuron.log import event
 
 log = logging.getLogger("neuron.model")
 
-VERSION = 2
+VERSION = 3
 """As in ``csrc/step.c``; goes up with every change of what Python calls."""
 TORCH_ONLY = "NEURON_TORCH_ONLY"
 """Environment variable that turns the kernels off, for comparisons."""
@@ -93,7 +93,7 @@ def declared(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.neuron_draw.restype = ctypes.c_int
     lib.neuron_best.argtypes = (pointer, size, size, pointer)
     lib.neuron_best.restype = None
-    lib.neuron_pack.argtypes = (pointer, size, size, size, pointer, ctypes.c_int)
+    lib.neuron_pack.argtypes = (pointer, size, size, size, pointer)
     lib.neuron_pack.restype = None
     lib.neuron_step.argtypes = (pointer, pointer)
     lib.neuron_step.restype = ctypes.c_int
@@ -132,12 +132,12 @@ def best_ids(logits: Tensor) -> list[int]:
 
 
 def pack(blocks: Tensor, unit_bytes: int, tiles: Tensor) -> None:
-    """Rows of a file, uint8 [out, row bytes], into tiles, with units of so many bytes kept whole."""
+    """Rows of a file, uint8 [out, row bytes], into tiles, with units of so many bytes kept whole; on one thread."""
     lib = library()
     assert lib is not None
     n_out, row_bytes = blocks.shape
-    at, threads = blocks.contiguous().data_ptr(), torch.get_num_threads()
-    lib.neuron_pack(at, n_out, row_bytes // unit_bytes, unit_bytes, tiles.data_ptr(), threads)
+    at = blocks.contiguous().data_ptr()
+    lib.neuron_pack(at, n_out, row_bytes // unit_bytes, unit_bytes, tiles.data_ptr())
 
 
 def rows(matrix: Matrix, ids: Tensor) -> Tensor:

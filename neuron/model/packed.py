@@ -16,8 +16,8 @@ LANES = 16
 """Outputs that lie side by side in a tile, as in ``csrc/vectors.h``."""
 GROUP = 32
 """Inputs that share a scale."""
-PIECE_ITEMS = 1 << 20
-"""Weights that are encoded at a time, which takes some 20 bytes for each."""
+PIECE_ITEMS = 1 << 19
+"""Weights that are read at a time: what is read and laid out stays in the processor's cache."""
 
 
 class Format(NamedTuple):
@@ -137,13 +137,13 @@ class PackedWeight:
 
     def fill(self, checkpoint: Checkpoint, name: str) -> None:
         """Read a tensor of the checkpoint into the tiles."""
-        if checkpoint.tensors[name].dtype == self.format.name:
-            self._put(checkpoint.read_blocks(name), self.data)
-            return
         n_tiles = max(1, PIECE_ITEMS // (LANES * self.shape[1]))
-        pieces = checkpoint.read_rows(name, n_tiles * LANES)
-        for rows, tiles in zip(pieces, torch.split(self.data, n_tiles), strict=True):
-            self._put(self.format.encode(rows), tiles)
+        if checkpoint.tensors[name].dtype == self.format.name:
+            pieces = checkpoint.read_blocks(name, n_tiles * LANES)
+        else:
+            pieces = map(self.format.encode, checkpoint.read_rows(name, n_tiles * LANES))
+        for blocks, tiles in zip(pieces, torch.split(self.data, n_tiles), strict=True):
+            self._put(blocks, tiles)
 
     def _put(self, blocks: Tensor, tiles: Tensor) -> None:
         # a number of a plain format stays whole; a byte of a block lies beside those of the other outputs

@@ -13,13 +13,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from neuron.errors import EmptyRepo, InvalidModelFile, UnsafeWeights, UnsupportedArchitecture, WeightsChanged
-from neuron.files import Headers, ModelFolder, open_regular
+from neuron.files import Headers, ModelFolder, open_regular, read_exactly
 from neuron.model.checkpoint import TensorInfo
 from neuron.safetensors_header import MAX_HEADER_BYTES
 
 MAX_TENSORS = 200_000
 MAX_SHARDS = 4096
 NAME = re.compile(r"[\w.\-/]{1,512}")
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+}
 ELEMENT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 BUFFER_BYTES = {"I64": 8}
 """Numbered positions and such, which are listed so that the loader can drop them by name."""
@@ -36,6 +43,15 @@ class _Identity(NamedTuple):
     mtime_ns: int
 
 
+class _Place(NamedTuple):
+    """Where a tensor is."""
+
+    path: Path
+    fd: int
+    offset: int
+    """Of its first byte in the file."""
+
+
 class SafetensorsCheckpoint:
     """The weights of a folder in the hub's layout. See `neuron.model.checkpoint.Checkpoint`."""
 
@@ -45,8 +61,8 @@ class SafetensorsCheckpoint:
             raise InvalidModelFile(f"{folder.path}: config.json is missing")
         self.config: dict[str, Any] = config
         self._files = ExitStack()
-        self._opened: dict[Path, tuple[Any, _Identity]] = {}
-        self._shard_of: dict[str, Path] = {}
+        self._opened: dict[Path, _Identity] = {}
+        self._places: dict[str, _Place] = {}
         self.tensors: dict[str, TensorInfo] = {}
         try:
             for path in _shards(folder):
@@ -57,55 +73,54 @@ class SafetensorsCheckpoint:
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor in memory of its own on the CPU, in the file's dtype."""
-        return self._read(name)
+        shape, dtype, n_bytes = self.tensors[name]
+        return self._read(name, 0, n_bytes).view(DTYPES[dtype]).view(shape)
 
     def read_rows(self, name: str, n_rows: int) -> Iterator[torch.Tensor]:
         """A matrix in the file's dtype, so many rows at a time."""
-        end = self.tensors[name].shape[0]
-        for at in range(0, end, n_rows):
-            yield self._read(name, slice(at, min(at + n_rows, end)))
+        dtype = DTYPES[self.tensors[name].dtype]
+        return (rows.view(dtype) for rows in self.read_blocks(name, n_rows))
 
-    def read_blocks(self, name: str) -> torch.Tensor:
-        """A matrix as it is stored: uint8 [out, bytes of a row]."""
-        return self.read(name).view(torch.uint8)
+    def read_blocks(self, name: str, n_rows: int) -> Iterator[torch.Tensor]:
+        """A matrix as it is stored, so many rows at a time: uint8 [rows, bytes of a row]."""
+        (n_out, _), _, n_bytes = self.tensors[name]
+        row_bytes = n_bytes // n_out
+        for start in range(0, n_out, n_rows):
+            n = min(n_rows, n_out - start)
+            yield self._read(name, start * row_bytes, n * row_bytes).view(n, row_bytes)
 
     def close(self) -> None:
         """Close the files; a second call does nothing. Raises `WeightsChanged` if one changed while it was read."""
         self._files.close()
         opened, self._opened = self._opened, {}
-        for path, (_, identity) in opened.items():
+        for path, identity in opened.items():
             _check_unchanged(path, identity)
 
-    def _read(self, name: str, rows: slice | None = None) -> torch.Tensor:
-        path = self._shard_of[name]
-        shard, identity = self._opened[path]
-        try:
-            tensor: torch.Tensor = shard.get_tensor(name) if rows is None else shard.get_slice(name)[rows]
-        except (SafetensorError, OSError) as e:
-            _check_unchanged(path, identity)
-            raise InvalidModelFile(f"{path}: tensor {name} can't be read: {e}") from e
-        return tensor
+    def _read(self, name: str, start: int, n_bytes: int) -> torch.Tensor:
+        path, fd, offset = self._places[name]
+        data = torch.empty(n_bytes, dtype=torch.uint8)
+        read_exactly(path, fd, data.numpy().data, offset + start)
+        return data
 
     def _open(self, path: Path) -> None:
         fd = open_regular(path)
         self._files.callback(os.close, fd)
-        identity = _identity(os.fstat(fd))
+        self._opened[path] = _identity(os.fstat(fd))
+        offset = 8 + _check_header_size(path, fd)
         try:
-            _check_header_size(path, fd)
             # The path is opened a second time by the library; the identity check at the end covers a swap between.
-            shard = self._files.enter_context(safe_open(path, framework="pt", backend="pread"))
-            names = list(shard.keys())
+            with safe_open(path, framework="pt", backend="pread") as shard:
+                found = {name: shard.get_slice(name) for name in shard.offset_keys()}
         except (SafetensorError, OSError) as e:
             raise InvalidModelFile(f"{path}: not a whole safetensors file: {e}", hint=_FETCH_AGAIN) from e
-        self._opened[path] = (shard, identity)
-        if len(self.tensors) + len(names) > MAX_TENSORS:
+        if len(self.tensors) + len(found) > MAX_TENSORS:
             raise InvalidModelFile(f"{path}: more than {MAX_TENSORS} tensors")
-        for name in names:
-            part = shard.get_slice(name)
-            self.tensors[name] = tensor_info(path, name, part.get_shape(), str(part.get_dtype()))
-            if name in self._shard_of:
-                raise InvalidModelFile(f"{path}: tensor {name} is also in {self._shard_of[name].name}")
-            self._shard_of[name] = path
+        for name, part in found.items():
+            if name in self._places:
+                raise InvalidModelFile(f"{path}: tensor {name} is also in {self._places[name].path.name}")
+            self.tensors[name] = info = tensor_info(path, name, part.get_shape(), str(part.get_dtype()))
+            self._places[name] = _Place(path, fd, offset)
+            offset += info.n_bytes  # the library has seen to it that there are no gaps
 
 
 class HeadersCheckpoint:
@@ -126,9 +141,9 @@ class HeadersCheckpoint:
         """Always refused."""
         yield self.read(name)
 
-    def read_blocks(self, name: str) -> torch.Tensor:
+    def read_blocks(self, name: str, n_rows: int) -> Iterator[torch.Tensor]:
         """Always refused."""
-        return self.read(name)
+        yield self.read(name)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -192,8 +207,8 @@ def _indexed(folder: Path, index: dict[str, Any]) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def _check_header_size(path: Path, fd: int) -> None:
-    """Refuse a header that would take long, and ten times its size, to be parsed."""
+def _check_header_size(path: Path, fd: int) -> int:
+    """Bytes of the header. Refuses one that would take long, and ten times its size, to be parsed."""
     n_bytes = int.from_bytes(os.pread(fd, 8, 0), "little")
     if n_bytes > MAX_HEADER_BYTES:
         raise InvalidModelFile(
@@ -201,6 +216,7 @@ def _check_header_size(path: Path, fd: int) -> None:
             f"{MAX_HEADER_BYTES}",
             hint=_FETCH_AGAIN,
         )
+    return n_bytes
 
 
 def _check_unchanged(path: Path, identity: _Identity) -> None:

@@ -72,8 +72,8 @@ class OneMatrix:
     def read_rows(self, name: str, n_rows: int) -> Iterator[Tensor]:
         yield from torch.split(self.read(name), n_rows)
 
-    def read_blocks(self, name: str) -> Tensor:
-        return self.blocks
+    def read_blocks(self, name: str, n_rows: int) -> Iterator[Tensor]:
+        yield from torch.split(self.blocks, n_rows)
 
     def close(self) -> None:
         pass

@@ -370,7 +370,7 @@ static void run_step(void *what, int thread) {
 
 /* ---- what Python calls */
 
-const int neuron_kernels_version = 2; /* as in native.py: another one is a build of other sources */
+const int neuron_kernels_version = 3; /* as in native.py: another one is a build of other sources */
 
 /* Hand out scratch; with no memory yet, only count it. Returns bytes. */
 static size_t carve(Step *s, char *memory) {
@@ -464,38 +464,20 @@ void neuron_product(const Matrix *matrix, const float *x, int64_t rows, float *y
     run(run_product, &p, threads);
 }
 
-typedef struct {
-    const uint8_t *rows;
-    uint8_t *tiles;
-    int64_t n_out, units, unit_bytes;
-    Phase phase;
-} Packing;
-
 #define PACK(T)                                                                                              \
-    for (int64_t u = 0; u < p->units; u++)                                                                   \
-        for (int l = 0; l < LANES; l++)                                                                      \
-            ((T *)to)[u * LANES + l] = l < n ? ((const T *)from)[l * p->units + u] : 0
-
-static void run_packing(void *what, int thread) {
-    Packing *p = what;
-    for (Pieces its = pieces(&p->phase, (int)((p->n_out + LANES - 1) / LANES)); more(&its);) {
-        int64_t tile = its.piece;
-        int64_t n = p->n_out - tile * LANES, bytes = p->units * p->unit_bytes * LANES;
-        const uint8_t *from = p->rows + tile * bytes;
-        uint8_t *to = p->tiles + tile * bytes;
-        if (p->unit_bytes == 4) PACK(uint32_t);
-        else if (p->unit_bytes == 2) PACK(uint16_t);
-        else PACK(uint8_t);
-    }
-    (void)thread;
-}
+    for (int64_t u = 0; u < units; u++)                                                                      \
+        for (int l = 0; l < LANES; l++) ((T *)to)[u * LANES + l] = l < n ? ((const T *)from)[l * units + u] : 0
 
 /* tiles = rows [n_out][units of unit_bytes] of a file, as matrix.h lays them out. */
-void neuron_pack(
-    const uint8_t *rows, int64_t n_out, int64_t units, int64_t unit_bytes, uint8_t *tiles, int threads
-) {
-    Packing p = {.rows = rows, .tiles = tiles, .n_out = n_out, .units = units, .unit_bytes = unit_bytes};
-    run(run_packing, &p, threads);
+void neuron_pack(const uint8_t *rows, int64_t n_out, int64_t units, int64_t unit_bytes, uint8_t *tiles) {
+    for (int64_t first = 0; first < n_out; first += LANES) {
+        int64_t n = n_out - first < LANES ? n_out - first : LANES;
+        const uint8_t *from = rows + first * units * unit_bytes;
+        uint8_t *to = tiles + first * units * unit_bytes;
+        if (unit_bytes == 4) PACK(uint32_t);
+        else if (unit_bytes == 2) PACK(uint16_t);
+        else PACK(uint8_t);
+    }
 }
 
 /* out [n, n_in] = rows of the matrix. */
