@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
@@ -17,12 +18,17 @@ SILENCE_S = 1.0
 MAX_WAITING = 16
 """Chunks ahead of a slow reader; text behind them is joined where it is generated."""
 
+SEPARATORS = {one.encode(): b"\\u%04x" % ord(one) for one in "\x85\u2028\u2029"}
+"""What Unicode calls a line's end beside those of this format: many a client cuts lines there, in the middle of JSON."""
+_SEPARATOR = re.compile(b"|".join(SEPARATORS))
+
 Chunks = AsyncGenerator[bytes, None]
 
 
 def data(value: Any) -> bytes:
     """An event of data alone."""
-    return b"data: " + msgspec.json.encode(value, enc_hook=str) + b"\n\n"
+    said = msgspec.json.encode(value, enc_hook=str)
+    return b"data: " + _SEPARATOR.sub(lambda found: SEPARATORS[found[0]], said) + b"\n\n"
 
 
 def named(event: str, value: Any) -> bytes:

@@ -44,11 +44,13 @@ def test_responses_lines_are_an_event_and_its_data_of_the_same_type(node: NodeSe
     assert b"[DONE]" not in b"".join(events)
 
 
-def test_odd_text_survives_the_lines(node: NodeServer) -> None:
-    odd = "a\nb\r\n\r\ndata: [DONE]\n\n\x00\u2028\x85😀"
+def test_odd_text_survives_the_lines_however_a_client_cuts_them(node: NodeServer) -> None:
+    odd = "a\nb\r\n\r\ndata: [DONE]\n\n\x00\x1c\u2028\u2029\x85😀"
     node.engine.script = Script(texts=list(odd))
-    chunks = [json.loads(e[6:]) for e in stream(node, *CHAT).split(b"\n\n")[:-2]]
+    payload = stream(node, *CHAT)
+    chunks = [json.loads(e[6:]) for e in payload.split(b"\n\n")[:-2]]
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == odd
+    assert payload.decode().splitlines() == payload.decode().split("\n")[:-1]
 
 
 @EITHER

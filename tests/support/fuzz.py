@@ -63,6 +63,7 @@ class Outcome:
 
     exit_code: int
     n_cases: int
+    n_passed: int
     text: str
 
 
@@ -77,8 +78,14 @@ def fuzz(folder: Path, options: Sequence[str]) -> Outcome:
         fixed = ["--mode", "all", "--no-color", "--generation-database", "none", *options]
         done = subprocess.run([*command, *fixed], capture_output=True, text=True, cwd=folder)
     text = done.stdout + done.stderr
-    cases = re.search(r"(\d+) generated", text)
-    return Outcome(done.returncode, int(cases[1]) if cases else 0, text)
+    return Outcome(done.returncode, _count(text, "generated"), _count(text, "passed"), text)
+
+
+def _count(text: str, what: str) -> int:
+    """A number of the report's last lines."""
+    _, _, counts = text.rpartition("Test cases:")
+    found = re.search(rf"(\d+) {what}", counts)
+    return int(found[1]) if found else 0
 
 
 def main(options: Sequence[str]) -> int:
