@@ -19,7 +19,7 @@ MAX_WAITING = 16
 """Chunks ahead of a slow reader; text behind them is joined where it is generated."""
 
 SEPARATORS = {one.encode(): b"\\u%04x" % ord(one) for one in "\x85\u2028\u2029"}
-"""What Unicode calls a line's end beside those of this format: many a client cuts lines there, in the middle of JSON."""
+"""Ends of lines to Unicode and not to this format: many a client cuts a line there, in the middle of JSON."""
 _SEPARATOR = re.compile(b"|".join(SEPARATORS))
 
 Chunks = AsyncGenerator[bytes, None]

@@ -103,15 +103,22 @@ class Response(msgspec.Struct, kw_only=True):
     status: Literal["in_progress", "completed", "incomplete", "failed"]
     output: list[OutputItem]
     object: Literal["response"] = "response"
+    background: bool = False
     completed_at: int | None = None
     error: ResponseError | None = None
+    frequency_penalty: float | None = None
     incomplete_details: IncompleteDetails | None = None
     instructions: str | None = None
     max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
     parallel_tool_calls: bool = True
+    presence_penalty: float | None = None
     previous_response_id: str | None = None
+    prompt_cache_key: str | None = None
     reasoning: dict[str, Any] = msgspec.field(default_factory=lambda: {"effort": None, "summary": None})
+    safety_identifier: str | None = None
+    service_tier: str = "default"
     store: bool = False
     temperature: float | None = None
     text: dict[str, Any] = msgspec.field(default_factory=lambda: {"format": {"type": "text"}})
@@ -120,6 +127,7 @@ class Response(msgspec.Struct, kw_only=True):
     top_logprobs: int | None = None
     top_p: float | None = None
     truncation: str = "disabled"
+    user: str | None = None
     system_fingerprint: str | None = None
     usage: ResponseUsage | None = None
 

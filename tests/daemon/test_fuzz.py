@@ -1,5 +1,7 @@
-"""A short run of ``schemathesis`` over the node's document, a longer one for the scorecard; `make schemathesis` makes
-the same by hand."""
+"""A short run of ``schemathesis`` over the node's document, or a longer one for the scorecard.
+
+`make schemathesis` is the same by hand.
+"""
 
 from __future__ import annotations
 

@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from neuron.files import ModelFolder
 from neuron.model.decoder import Decoder, make_batch
 from neuron.model.load import load_decoder
 from neuron.model.safetensors_checkpoint import SafetensorsCheckpoint
+from tests.support.scorecard import Scorecard
 from tests.support.tiny_models import CASES, VOCAB, Case, reference_greedy, reference_logits, save_tiny
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-4
 CHUNKS = (0, 1, 8, 9, 23, 40, 47)
+
+
+@dataclass
+class Tally:
+    """What the scorecard is told of this module: models that are right, and mistakes that are noticed."""
+
+    n_models: int = 0
+    n_right: int = 0
+    n_mistakes: int = 0
+    n_noticed: int = 0
+    worst: float = 0.0
+    """The largest difference of a logit."""
+
+    @contextmanager
+    def mistake(self) -> Iterator[None]:
+        """One that the check must notice."""
+        self.n_mistakes += 1
+        with pytest.raises(AssertionError):
+            yield
+        self.n_noticed += 1
+
+
+@pytest.fixture(scope="module")
+def tally(scorecard: Scorecard) -> Iterator[Tally]:
+    counts = Tally()
+    yield counts
+    figure = (
+        f"{counts.n_right} of {counts.n_models} models within {counts.worst:.1e}, 64 greedy tokens the same; "
+    )
+    figure += f"{counts.n_noticed} of {counts.n_mistakes} mistakes noticed"
+    right = (counts.n_right, counts.n_noticed) == (counts.n_models, counts.n_mistakes)
+    is_whole = counts.n_models == len(CASES) and counts.n_mistakes >= 4 * len(CASES)
+    scorecard(41, figure, "<= 1e-4, 100 %, 100 %", right and (is_whole or "not run"))
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
@@ -59,17 +95,24 @@ def greedy(decoder: Decoder, ids: list[int], n: int) -> list[int]:
     return out
 
 
-def assert_parity(reference: Any, decoder: Decoder) -> None:
-    """The check of this module: whole, token by token, in chunks, and greedy."""
-    ids = prompt(50)
+def assert_parity(reference: Any, decoder: Decoder) -> float:
+    """The check of this module: whole, token by token, in chunks, and greedy; the largest difference of a logit."""
+    ids, worst = prompt(50), 0.0
     want = reference_logits(reference, ids)
     for cuts in ((0,), tuple(range(50)), CHUNKS):
-        torch.testing.assert_close(chunked_logits(decoder, ids, cuts), want, atol=TOLERANCE, rtol=0)
+        got = chunked_logits(decoder, ids, cuts)
+        torch.testing.assert_close(got, want, atol=TOLERANCE, rtol=0)
+        worst = max(worst, float((got - want).abs().max()))
     assert greedy(decoder, ids, 64) == reference_greedy(reference, ids, 64)
+    return worst
 
 
-def test_logits_equal_the_reference_whole_by_token_and_in_chunks(pair: tuple[Any, Decoder]) -> None:
-    assert_parity(*pair)
+def test_logits_equal_the_reference_whole_by_token_and_in_chunks(
+    pair: tuple[Any, Decoder], tally: Tally
+) -> None:
+    tally.n_models += 1
+    tally.worst = max(tally.worst, assert_parity(*pair))
+    tally.n_right += 1
 
 
 def test_logits_span_a_range_in_which_the_tolerance_means_something(pair: tuple[Any, Decoder]) -> None:
@@ -154,20 +197,34 @@ def by_name(name: str) -> Case:
     ("name", "edit"), CONFIG_MUTATIONS, ids=[f"{n}-{e.__name__.strip('_')}" for n, e in CONFIG_MUTATIONS]
 )
 def test_a_wrong_configuration_value_fails_the_check(
-    name: str, edit: Callable[[dict[str, Any]], None], tmp_path: Path
+    name: str, edit: Callable[[dict[str, Any]], None], tmp_path: Path, tally: Tally
 ) -> None:
     reference, decoder = make_pair(by_name(name), tmp_path, edit)
-    with pytest.raises(AssertionError):
+    with tally.mistake():
         assert_parity(reference, decoder)
 
 
 @pytest.mark.parametrize("name", ["llama-biases", "qwen2"])
-def test_a_bias_left_out_fails_the_check(name: str, tmp_path: Path) -> None:
+def test_a_bias_left_out_fails_the_check(name: str, tmp_path: Path, tally: Tally) -> None:
     reference, decoder = make_pair(by_name(name), tmp_path)
     bias = decoder.blocks[1].attention.qkv.bias
     assert bias is not None
     bias.zero_()
-    with pytest.raises(AssertionError):
+    with tally.mistake():
+        assert_parity(reference, decoder)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_query_heads_in_another_order_fail_the_check(case: Case, tmp_path: Path, tally: Tally) -> None:
+    reference = save_tiny(case, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.1.self_attn.q_proj.weight"
+    heads = weights[name].unflatten(0, (reference.config.num_attention_heads, -1))
+    weights[name] = heads.roll(1, 0).flatten(0, 1).contiguous()
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    checkpoint = SafetensorsCheckpoint(ModelFolder(tmp_path))
+    decoder = load_decoder(checkpoint, device=CPU, dtype=torch.float32)
+    with tally.mistake():
         assert_parity(reference, decoder)
 
 
@@ -186,7 +243,7 @@ def late_positions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.usefixtures("late_positions")
-def test_a_position_off_by_one_fails_the_check(case: Case, tmp_path: Path) -> None:
+def test_a_position_off_by_one_fails_the_check(case: Case, tmp_path: Path, tally: Tally) -> None:
     reference, decoder = make_pair(case, tmp_path)
-    with pytest.raises(AssertionError):
+    with tally.mistake():
         assert_parity(reference, decoder)

@@ -12,10 +12,19 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.support.scorecard import GROUPS
+
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 15 * 60 - 30
 ENDS_S = 60
-TESTS = ("tests/reliability", "tests/e2e/test_stop_in_every_state.py")
+TESTS = (
+    "tests/reliability",
+    "tests/e2e/test_stop_in_every_state.py",
+    "tests/model/test_parity.py",
+    "tests/daemon/test_fuzz.py",
+    "tests/daemon/test_open_responses.py",
+    *(file for files in GROUPS.values() for file in files),
+)
 """What is run: whole folders, files, or single tests. A test reports by `tests.support.scorecard`."""
 SECTIONS: dict[str, dict[int, str]] = {
     "Load held": {

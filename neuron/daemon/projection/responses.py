@@ -14,7 +14,7 @@ from neuron.daemon.projection.response_inputs import Item, as_messages
 from neuron.daemon.projection.response_items import new_id
 from neuron.daemon.projection.tools import Tool, Toolbox
 from neuron.engine.events import Finished, Usage
-from neuron.engine.request import ChatPrompt, Generation
+from neuron.engine.request import NEUTRAL, ChatPrompt, Generation, Sampling
 from neuron.engine.status import ModelStatus
 from neuron.errors import InvalidValue, NeuronError
 from neuron.wire import responses as wire
@@ -155,10 +155,10 @@ def usage(counts: Usage) -> wire.ResponseUsage:
     )
 
 
-def begun(request: wire.ResponsesRequest, fingerprint: str | None, *, stored: bool) -> wire.Response:
-    """The response before anything happened: what was asked, echoed."""
+def begun(request: wire.ResponsesRequest, model: ModelStatus | None, *, stored: bool) -> wire.Response:
+    """The response before anything happened: what was asked, echoed, and what holds where nothing was said."""
     text = request.text or {}
-    reasoning = _reasoning(request)
+    reasoning, sampling = _reasoning(request), _sampling(request, model)
     return wire.Response(
         id=new_id("resp"),
         created_at=int(time.time()),
@@ -172,14 +172,28 @@ def begun(request: wire.ResponsesRequest, fingerprint: str | None, *, stored: bo
         previous_response_id=request.previous_response_id,
         reasoning={"effort": reasoning.get("effort"), "summary": None},
         store=stored,
-        system_fingerprint=fingerprint,
-        temperature=request.temperature,
+        system_fingerprint=model.fingerprint if model else None,
+        temperature=sampling.temperature,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
         text={"format": text.get("format") or {"type": "text"}},
         tool_choice=request.tool_choice or "auto",
         tools=[_echoed(raw, tool) for raw, tool in zip(_functions(request), _tools(request), strict=True)],
-        top_logprobs=request.top_logprobs,
-        top_p=request.top_p,
+        top_logprobs=request.top_logprobs or 0,
+        top_p=sampling.top_p,
     )
+
+
+def _sampling(request: wire.ResponsesRequest, model: ModelStatus | None) -> Sampling:
+    """What a response tells of how its tokens are chosen."""
+    said = Sampling(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+    )
+    own = model.sampling if model else None
+    return said.over(own.over(NEUTRAL) if own else NEUTRAL)
 
 
 def _functions(request: wire.ResponsesRequest) -> list[Mapping[str, Any]]:

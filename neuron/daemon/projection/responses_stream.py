@@ -14,6 +14,7 @@ from neuron.daemon.projection import responses as projection
 from neuron.daemon.projection.answer import cut
 from neuron.daemon.projection.response_items import FunctionCall, Growing, Message, Reasoning
 from neuron.engine.events import Event, Failed, Finished, ReasoningDelta, TextDelta, ToolCallDelta
+from neuron.engine.status import ModelStatus
 from neuron.errors import NeuronError
 from neuron.wire import response_items as items
 from neuron.wire import responses as wire
@@ -28,10 +29,10 @@ class ResponsesAnswer:
     """One answer: a response object, the items in it, and the counter of events."""
 
     def __init__(
-        self, request: wire.ResponsesRequest, request_id: str, fingerprint: str | None, keep: Keep | None
+        self, request: wire.ResponsesRequest, request_id: str, model: ModelStatus | None, keep: Keep | None
     ) -> None:
         self.request_id = request_id
-        self.response = projection.begun(request, fingerprint, stored=keep is not None)
+        self.response = projection.begun(request, model, stored=keep is not None)
         self.one_call = request.parallel_tool_calls is False
         self._keep = keep
         self._items: list[Growing] = []

@@ -47,7 +47,7 @@ async def _answer(
     about = await conversation.of(wire, _own(request, node))
     wanted = responses.generation(wire, about.items, record.request_id, model)
     keep = None if about.store is None else about.keep
-    answer = ResponsesAnswer(wire, record.request_id, model.fingerprint if model else None, keep)
+    answer = ResponsesAnswer(wire, record.request_id, model, keep)
     ignored = [*responses.ignored(wire, model), *unknown]
     with constraints.blamed(responses.held(wire)), _of_input():
         return await respond.generation(request, node.engine, wanted, answer, record, ignored)
