@@ -43,8 +43,8 @@ def open_regular(path: Path) -> int:
     return fd
 
 
-def read_exactly(path: Path, fd: int, into: memoryview, offset: int) -> None:
-    """Fill a buffer of bytes from an open file.
+def read_exactly(path: Path, fd: int, into: memoryview, offset: int, name: str) -> None:
+    """Fill a buffer of bytes from an open file, with what errors call ``name``.
 
     Raises:
         WeightsChanged: the file ends before; it was longer when its header was read.
@@ -55,9 +55,11 @@ def read_exactly(path: Path, fd: int, into: memoryview, offset: int) -> None:
         try:
             n = os.preadv(fd, [into[done:]], offset + done)
         except OSError as e:
-            raise InvalidModelFile(f"{path}: can't be read: {e.strerror}") from e
+            raise InvalidModelFile(f"{path}: {name} can't be read: {e.strerror}") from e
         if n == 0:
-            raise WeightsChanged(f"{path}: became shorter while it was read", hint="load the model again")
+            raise WeightsChanged(
+                f"{path}: became shorter while {name} was read", hint="load it again once it is written"
+            )
         done += n
 
 

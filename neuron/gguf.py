@@ -57,7 +57,7 @@ class GgufFile:
         """
         tensor = self.tensors[name]
         data = bytearray(tensor.n_bytes - start if n_bytes is None else n_bytes)
-        read_exactly(self.path, self._fd, memoryview(data), tensor.offset + start)
+        read_exactly(self.path, self._fd, memoryview(data), tensor.offset + start, name)
         return data
 
     def check_unchanged(self) -> None:

@@ -99,7 +99,7 @@ class SafetensorsCheckpoint:
     def _read(self, name: str, start: int, n_bytes: int) -> torch.Tensor:
         path, fd, offset = self._places[name]
         data = torch.empty(n_bytes, dtype=torch.uint8)
-        read_exactly(path, fd, data.numpy().data, offset + start)
+        read_exactly(path, fd, data.numpy().data, offset + start, name)
         return data
 
     def _open(self, path: Path) -> None:
