@@ -2,6 +2,7 @@
 
 import os
 
+from tests.support.kept_output import pytest_collection_modifyitems
 from tests.support.real_model import minilm, smollm2_gguf
 from tests.support.scorecard import pytest_runtest_logreport, pytest_sessionfinish, scorecard
 
@@ -9,4 +10,11 @@ from tests.support.scorecard import pytest_runtest_logreport, pytest_sessionfini
 # that are shared with anything else.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-__all__ = ["minilm", "pytest_runtest_logreport", "pytest_sessionfinish", "scorecard", "smollm2_gguf"]
+__all__ = [
+    "minilm",
+    "pytest_collection_modifyitems",
+    "pytest_runtest_logreport",
+    "pytest_sessionfinish",
+    "scorecard",
+    "smollm2_gguf",
+]

@@ -22,6 +22,7 @@ TESTS = (
     "tests/e2e/test_stop_in_every_state.py",
     "tests/model/test_parity.py",
     "tests/daemon/test_fuzz.py",
+    "tests/daemon/test_key_process.py",
     "tests/daemon/test_open_responses.py",
     *(file for files in GROUPS.values() for file in files),
 )

@@ -17,6 +17,8 @@ from typing import Any
 
 import httpx
 
+from tests.support import kept_output
+
 NEURON = [sys.executable, "-m", "neuron.cli.main"]
 
 
@@ -30,11 +32,11 @@ class NodeProcess:
 
     def get(self, path: str) -> httpx.Response:
         """GET from the node."""
-        return httpx.get(self.url + path, timeout=30, trust_env=False)
+        return kept_output.answered(httpx.get(self.url + path, timeout=30, trust_env=False))
 
     def post(self, path: str, body: Any) -> httpx.Response:
         """POST JSON to the node; waits as long as a load takes."""
-        return httpx.post(self.url + path, json=body, timeout=120, trust_env=False)
+        return kept_output.answered(httpx.post(self.url + path, json=body, timeout=120, trust_env=False))
 
     def stop(self, timeout_s: float = 40) -> int:
         """SIGTERM, then the exit code."""
@@ -67,6 +69,7 @@ class NodeProcess:
 def node(*args: str | Path, env: dict[str, str] | None = None, wait_s: float = 60) -> Iterator[NodeProcess]:
     """A node on a free port, ended on the way out."""
     command = [*NEURON, "serve", "--port", "0", *map(str, args)]
+    kept_output.given(env or {})
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=clean_env(env), start_new_session=True
     )
@@ -77,6 +80,7 @@ def node(*args: str | Path, env: dict[str, str] | None = None, wait_s: float = 6
         assert process.stderr is not None
         for line in process.stderr:
             running.log.append(line)
+            kept_output.lines.append(line)
             if not running.url and (found := re.search(r"http://127\.0\.0\.1:(\d+)", line)):
                 running.url = f"http://127.0.0.1:{found[1]}"
                 listening.set()

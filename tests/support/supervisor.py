@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support import kept_output
 from tests.support.node_process import NEURON, clean_env
 from tests.support.node_server import eventually
 
@@ -90,6 +91,7 @@ def service(
     **more: Any,
 ) -> Iterator[Service]:
     """``neuron serve`` with a log in JSON, killed on the way out."""
+    kept_output.given(env or {})
     popen = subprocess.Popen(
         [*command, *map(str, args)],
         stderr=subprocess.PIPE,
@@ -104,6 +106,7 @@ def service(
         assert popen.stderr is not None
         for line in popen.stderr:
             one.lines.append(line)
+            kept_output.lines.append(line)
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()
