@@ -19,7 +19,10 @@ setup(
         Extension(
             f"neuron.model._native_{name}",
             sources=["neuron/model/csrc/step.c"],
-            depends=[f"neuron/model/csrc/{header}.h" for header in ("draw", "matrix", "pool", "vectors")],
+            depends=[
+                f"neuron/model/csrc/{header}.h"
+                for header in ("draw", "matrix", "pool", "prompt", "rows", "vectors")
+            ],
             extra_compile_args=["-O3", "-std=gnu11", *flags],
             extra_link_args=["-pthread", "-lm"],
             optional=True,

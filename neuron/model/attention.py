@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuron.model import native
 from neuron.model.arch import Attention, Rope
 from neuron.model.cache import SequenceCache
 from neuron.model.linear import Linear
@@ -91,7 +92,9 @@ class SelfAttention:
         qk, v = qkv[:, : self.n_heads + self.n_kv_heads], qkv[:, self.n_heads + self.n_kv_heads :]
         if self.q_norm is not None and self.k_norm is not None:
             qk = torch.cat((self.q_norm(qk[:, : self.n_heads]), self.k_norm(qk[:, self.n_heads :])), dim=1)
-        if cos_sin is not None:
+        if cos_sin is not None and native.computes(qk):
+            native.rotate_in_place(qk, *cos_sin)
+        elif cos_sin is not None:
             qk = rotate(qk, *cos_sin)
         q, k = qk[:, : self.n_heads], qk[:, self.n_heads :]  # [T, H, D], [T, K, D]
         heads = [
@@ -112,6 +115,8 @@ class SelfAttention:
             grouped = q.view(1, self.n_kv_heads, -1, self.head_dim)
             out = F.scaled_dot_product_attention(grouped, keys[None], values[None])
             return out.reshape(1, -1)
+        if native.computes(q):
+            return native.attend(q, keys, values, self.window)
         if q.device.type == "cpu" and n_keys <= BLOCKED_KEYS:
             blocks = [self._block(q, keys, values, masks, at) for at in range(0, n, BLOCK_ROWS)]
             out = torch.cat(blocks, dim=1)  # [H, n, D]

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuron.model.cache import SequenceCache
+from neuron.model.mlp import ACTIVATIONS
 
 if TYPE_CHECKING:
     from neuron.model.decoder import Block, Decoder
@@ -132,10 +133,10 @@ def _mlp(mlp: GatedMlp, x: Tensor) -> Tensor:
     from neuron.model import kernels
 
     gate_up = _linear(mlp.gate_up, x)
-    if mlp.activation is F.silu:
+    if mlp.activation == "silu":
         return _linear(mlp.down, kernels.gated(gate_up))
     gate, up = gate_up.chunk(2, dim=-1)
-    return _linear(mlp.down, mlp.activation(gate) * up)
+    return _linear(mlp.down, ACTIVATIONS[mlp.activation](gate) * up)
 
 
 def _linear(linear: Linear, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuron.model import native
 from neuron.model.arch import Activation, Mlp
 from neuron.model.linear import Linear
 from neuron.model.packed import Formats, Weight
@@ -42,12 +43,15 @@ class GatedMlp:
         self.down = Linear(
             down, config.intermediate, bias=config.bias, device=device, dtype=dtype, formats=formats
         )
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = config.activation
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [T, C] → [T, C]."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)  # [T, F] each
-        return self.down(self.activation(gate).mul_(up))
+        gate_up = self.gate_up(x)  # [T, 2F]
+        if native.computes(gate_up):
+            return self.down(native.gate(gate_up, self.activation))
+        gate, up = gate_up.chunk(2, dim=-1)
+        return self.down(ACTIVATIONS[self.activation](gate).mul_(up))
 
     def named_views(self) -> Iterator[tuple[str, Weight]]:
         """Checkpoint names with the memory that each tensor belongs in."""

@@ -19,7 +19,7 @@ from neuron.log import event
 
 log = logging.getLogger("neuron.model")
 
-VERSION = 3
+VERSION = 4
 """As in ``csrc/step.c``; goes up with every change of what Python calls."""
 TORCH_ONLY = "NEURON_TORCH_ONLY"
 """Environment variable that turns the kernels off, for comparisons."""
@@ -95,6 +95,24 @@ def declared(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.neuron_best.restype = None
     lib.neuron_pack.argtypes = (pointer, size, size, size, pointer)
     lib.neuron_pack.restype = None
+    number = ctypes.c_int
+    lib.neuron_attend.argtypes = (
+        pointer,
+        size,
+        pointer,
+        pointer,
+        *[size] * 4,
+        *[number] * 3,
+        pointer,
+        number,
+    )
+    lib.neuron_attend.restype = None
+    lib.neuron_norm.argtypes = (pointer, size, size, number, pointer, ctypes.c_float, pointer, number)
+    lib.neuron_norm.restype = None
+    lib.neuron_rotate.argtypes = (pointer, size, size, number, number, pointer, pointer, number, number)
+    lib.neuron_rotate.restype = None
+    lib.neuron_gate.argtypes = (pointer, size, number, number, pointer, number)
+    lib.neuron_gate.restype = None
     lib.neuron_step.argtypes = (pointer, pointer)
     lib.neuron_step.restype = ctypes.c_int
     return lib
@@ -107,6 +125,67 @@ def product(matrix: Matrix, x: Tensor, y: Tensor) -> None:
     x = x.contiguous()
     threads = torch.get_num_threads()
     lib.neuron_product(ctypes.byref(matrix), x.data_ptr(), len(x), y.data_ptr(), y.stride(0), threads)
+
+
+def computes(x: Tensor) -> bool:
+    """Whether the kernels take this tensor: float32 on the CPU, and there are kernels."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and library() is not None
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
+    """Causal attention of rows that follow each other; the last keys are their own.
+
+    Args:
+        q: [n, H, D] float32, rows may lie apart.
+        keys, values: [K, S, D] float32, heads may lie apart.
+        window: how many keys a row may see; None: all up to its own.
+
+    Returns:
+        [n, H·D].
+    """
+    lib = library()
+    assert lib is not None
+    n, n_heads, head_dim = q.shape
+    n_kv_heads, n_keys, _ = keys.shape
+    out = q.new_empty(n, n_heads * head_dim)
+    at, of_keys = (q.data_ptr(), q.stride(0)), (keys.data_ptr(), values.data_ptr(), keys.stride(0))
+    sizes = (n, n_keys, window or 0, n_heads, n_kv_heads, head_dim)
+    lib.neuron_attend(*at, *of_keys, *sizes, out.data_ptr(), torch.get_num_threads())
+    return out
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x [T, C] float32, rows may lie apart → [T, C]."""
+    lib = library()
+    assert lib is not None
+    out = torch.empty(x.shape)
+    threads = torch.get_num_threads()
+    lib.neuron_norm(x.data_ptr(), x.stride(0), *x.shape, weight.data_ptr(), eps, out.data_ptr(), threads)
+    return out
+
+
+def rotate_in_place(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Rotate the first ``dim`` values of each head: x [T, heads, D], rows may lie apart; cos, sin [T, 1, dim/2]."""
+    lib = library()
+    assert lib is not None
+    at, (cos, sin) = (x.data_ptr(), x.stride(0)), (cos.contiguous(), sin.contiguous())
+    threads = torch.get_num_threads()
+    lib.neuron_rotate(*at, *x.shape, cos.data_ptr(), sin.data_ptr(), cos.shape[-1], threads)
+
+
+ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_pytorch_tanh": 2, "relu": 3}
+"""As in ``csrc/rows.h``."""
+
+
+def gate(gate_up: Tensor, activation: str) -> Tensor:
+    """``activation(gate) * up``: [T, 2F] → [T, F]."""
+    lib = library()
+    assert lib is not None
+    n, size = len(gate_up), gate_up.shape[1] // 2
+    out = gate_up.new_empty(n, size)
+    threads = torch.get_num_threads()
+    lib.neuron_gate(gate_up.data_ptr(), n, size, ACTIVATIONS[activation], out.data_ptr(), threads)
+    return out
 
 
 def draw(scores: Tensor, draws: Sequence[Draw]) -> list[int]:

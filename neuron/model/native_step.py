@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 MOST_ROWS = 32
 """New tokens of one step. More are computed by the torch code, whose attention is made for them."""
 
-ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_pytorch_tanh": 2, "relu": 3}
-
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
 
 
@@ -89,7 +87,7 @@ class NativeStep:
             n_kv_heads=attention.n_kv_heads,
             head_dim=attention.head_dim,
             inner=arch.mlp.intermediate,
-            activation=ACTIVATIONS[arch.mlp.activation],
+            activation=native.ACTIVATIONS[arch.mlp.activation],
             n_ropes=len(self._ropes),
             norm_eps=arch.norm_eps,
             rope_halves=ctypes.addressof(self._halves),

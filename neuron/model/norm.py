@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuron.model import native
 from neuron.model.packed import Weight
 
 
@@ -20,6 +21,8 @@ class RmsNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [..., size] → the same shape and dtype."""
+        if x.dim() == 2 and native.computes(x):
+            return native.rms_norm(x, self.weight, self.eps)
         return F.rms_norm(x, self.shape, self.weight, self.eps)
 
     def named_views(self) -> Iterator[tuple[str, Weight]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from neuron.files import ModelFolder
@@ -17,8 +18,10 @@ from neuron.model.checkpoint import TensorInfo
 from neuron.model.decoder import Decoder
 from neuron.model.ggml_types import UNPACKERS, dequantize
 from neuron.model.load import load_decoder
+from neuron.model.mlp import ACTIVATIONS
 from neuron.model.native_step import MOST_ROWS
 from neuron.model.packed import FORMATS, QUANTS, PackedWeight, format_of
+from neuron.model.rope import rotate
 from neuron.model.safetensors_checkpoint import SafetensorsCheckpoint
 from tests.support.tiny_models import CASES, VOCAB, Case, save_tiny
 
@@ -138,6 +141,62 @@ def test_a_format_is_the_files_own_or_one_that_loses_least() -> None:
     assert (kept("BF16", quant="int8"), kept("BF16", quant="int4")) == ("Q8_0", "Q4_1")
     assert kept("BF16", quant="int4", name="lm_head.weight") == "Q8_0"
     assert kept("BF16", n_in=40, quant="int4") == "BF16", "no whole groups"
+
+
+# ---- what a prompt's rows need beside products
+
+
+@pytest.mark.parametrize(
+    ("rows", "heads", "kv_heads", "size", "n_keys", "window"),
+    [
+        (1, 4, 2, 64, 1, None),
+        (2, 4, 2, 16, 5, None),
+        (37, 4, 1, 24, 100, None),
+        (200, 9, 3, 64, 700, None),
+        (65, 4, 4, 128, 300, 9),
+        (64, 4, 2, 20, 64, 7),
+        (300, 6, 2, 80, 513, 200),
+    ],
+)
+def test_attention_is_that_of_torch(
+    build: Path, rows: int, heads: int, kv_heads: int, size: int, n_keys: int, window: int | None
+) -> None:
+    torch.manual_seed(0)
+    q = 3 * torch.randn(rows, heads + 3, size)[:, :heads]
+    keys, values = torch.randn(2, kv_heads, n_keys + 7, size)[:, :, :n_keys]
+    places = torch.arange(n_keys)
+    seen = places <= places[n_keys - rows :, None]
+    if window:
+        seen &= places > places[n_keys - rows :, None] - window
+    whole = (q.transpose(0, 1)[None], keys[None], values[None])
+    want = F.scaled_dot_product_attention(*(x.double() for x in whole), attn_mask=seen, enable_gqa=True)
+    found = native.attend(q, keys, values, window)
+    torch.testing.assert_close(
+        found.double(), want[0].transpose(0, 1).reshape(rows, -1), atol=2e-5, rtol=1e-5
+    )
+
+
+def test_what_is_no_number_stays_so_in_attention(build: Path) -> None:
+    q, keys = torch.randn(40, 2, 32), torch.randn(1, 100, 32)
+    q[7, 1, 3] = torch.nan
+    found = native.attend(q, keys, keys, None).view(40, 2, 32)
+    assert found[7, 1].isnan().all()
+    assert found.isnan().sum() == 32, "and nobody else is concerned"
+
+
+@pytest.mark.parametrize("size", [1, 15, 64, 113])
+def test_norms_turns_and_gates_are_those_of_torch(build: Path, size: int) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(33, size + 3)[:, :size], torch.randn(size)
+    torch.testing.assert_close(native.rms_norm(x, weight, 1e-5), F.rms_norm(x, (size,), weight, 1e-5))
+    gate, up = (gate_up := torch.randn(33, 2 * size)).chunk(2, dim=-1)
+    for name, activation in ACTIVATIONS.items():
+        found = native.gate(gate_up, name)
+        torch.testing.assert_close(found, activation(gate) * up, atol=1e-5, rtol=1e-5)
+    heads, (cos, sin) = torch.randn(33, 5, size)[:, :3], torch.randn(2, 33, 1, size // 2)
+    want = rotate(heads, cos, sin)
+    native.rotate_in_place(heads, cos, sin)
+    torch.testing.assert_close(heads, want)
 
 
 # ---- whole steps

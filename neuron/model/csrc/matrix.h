@@ -144,9 +144,11 @@ INLINE void unpack_tile(const int format, const uint8_t *tile, int k, int end, f
 #define STRIP_VECTORS (W == 16 ? 2 : LANES / W)
 #define PANEL_INPUTS 512
 
-/* y[r][0..] (+)= unpacked weights [n][STRIP] times rows of x, for the vectors of one or both tiles. */
+/* y[r][0..] (+)= unpacked weights [n][STRIP] times rows of x, whose numbers are `step` apart, for the vectors of one or
+ * both tiles.
+ */
 INLINE void block_of_rows(
-    const int rows, const float *panel, int n, const float *x, int64_t ldx, float *y, int64_t ldy, int add
+    const int rows, const float *panel, int n, const float *x, int64_t ldx, int64_t step, float *y, int64_t ldy, int add
 ) {
     vf sums[BLOCK_ROWS][STRIP_VECTORS];
     for (int r = 0; r < rows; r++)
@@ -155,7 +157,7 @@ INLINE void block_of_rows(
         vf w[STRIP_VECTORS];
         for (int v = 0; v < STRIP_VECTORS; v++) w[v] = vload(panel + k * STRIP + v * W);
         for (int r = 0; r < rows; r++) {
-            vf xs = vset(x[r * ldx + k]);
+            vf xs = vset(x[r * ldx + k * step]);
             for (int v = 0; v < STRIP_VECTORS; v++) sums[r][v] += w[v] * xs;
         }
     }
@@ -165,12 +167,12 @@ INLINE void block_of_rows(
 
 #define FOR_EACH_COUNT(M) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12)
 static void rows_times_panel(
-    int rows, const float *panel, int n, const float *x, int64_t ldx, float *y, int64_t ldy, int add
+    int rows, const float *panel, int n, const float *x, int64_t ldx, int64_t step, float *y, int64_t ldy, int add
 ) {
     switch (rows) {
 #define CASE(R)                                                                                              \
     case R:                                                                                                  \
-        if (R <= BLOCK_ROWS) block_of_rows(R <= BLOCK_ROWS ? R : 1, panel, n, x, ldx, y, ldy, add);          \
+        if (R <= BLOCK_ROWS) block_of_rows(R <= BLOCK_ROWS ? R : 1, panel, n, x, ldx, step, y, ldy, add);          \
         break;
         FOR_EACH_COUNT(CASE)
 #undef CASE
@@ -253,7 +255,7 @@ static void strip_times_rows(
             for (int r = 0; r < rows; r += BLOCK_ROWS) {
                 int n = rows - r < BLOCK_ROWS ? rows - r : BLOCK_ROWS;
                 float *to = y + (int64_t)r * STRIP + t * LANES;
-                rows_times_panel(n, panel + t * LANES, end - k, x + r * ldx + k, ldx, to, STRIP, k > 0);
+                rows_times_panel(n, panel + t * LANES, end - k, x + r * ldx + k, ldx, 1, to, STRIP, k > 0);
             }
     }
 }

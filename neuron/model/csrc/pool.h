@@ -86,23 +86,30 @@ typedef struct {
     atomic_int next, done;
 } Phase;
 
-/* The pieces of a phase that a thread takes, half its share at a time. Small shares would break the runs of memory that the
- * processor fetches ahead, by which a step took half as long again.
- */
+/* The pieces of a phase that a thread takes, so many at a time. */
 typedef struct {
     Phase *phase;
-    int n, first, end, piece;
+    int n, some, first, end, piece;
 } Pieces;
 
-static inline Pieces pieces(Phase *phase, int n) { return (Pieces){phase, n, 0, 0, -1}; }
+/* Half a thread's share at a time. Small shares would break the runs of memory that the processor fetches ahead, by which a
+ * step took half as long again.
+ */
+static inline Pieces pieces(Phase *phase, int n) {
+    int parts = 2 * pool.n_threads;
+    return (Pieces){phase, n, (n + parts - 1) / parts, 0, 0, -1};
+}
+
+/* One at a time: few that take long. */
+static inline Pieces long_pieces(Phase *phase, int n) { return (Pieces){phase, n, 1, 0, 0, -1}; }
 
 /* Step to the next piece; 0 once all of the phase are done, whoever did them. */
 static inline int more(Pieces *p) {
     if (++p->piece < p->end) return 1;
     if (p->end > p->first) atomic_fetch_add_explicit(&p->phase->done, p->end - p->first, memory_order_release);
-    int parts = 2 * pool.n_threads, some = (p->n + parts - 1) / parts, spins = 0;
-    p->first = p->piece = atomic_fetch_add(&p->phase->next, some);
-    p->end = p->first + some < p->n ? p->first + some : p->n;
+    int spins = 0;
+    p->first = p->piece = atomic_fetch_add(&p->phase->next, p->some);
+    p->end = p->first + p->some < p->n ? p->first + p->some : p->n;
     if (p->first < p->n) return 1;
     while (atomic_load_explicit(&p->phase->done, memory_order_acquire) < p->n) pause_a_little(&spins);
     return 0;

@@ -8,10 +8,11 @@
 #include "draw.h"
 #include "matrix.h"
 #include "pool.h"
+#include "prompt.h"
+#include "rows.h"
 
-enum { SILU, GELU, GELU_TANH, RELU };
 #define CHUNK_KEYS 256 /* of one piece of attention; a multiple of W */
-#define MOST_GROUP 16  /* query heads that share a key head; more are taken in turns */
+#define MANY_QUERIES 24 /* of a key head: for so many it pays to compute a strip of them side by side */
 
 typedef struct {
     Matrix q, k, v, o, gate, up, down;
@@ -38,9 +39,9 @@ typedef struct {
     float *logits;                     /* [n_logits, vocabulary] */
 } Batch;
 
-/* Rows that follow each other in one sequence. */
+/* Rows that follow each other in one sequence, and the parts that their attention is computed in. */
 typedef struct {
-    int32_t first, n;
+    int32_t first, n, is_long, first_part, n_parts;
 } Run;
 
 typedef struct {
@@ -48,7 +49,7 @@ typedef struct {
     const Batch *b;
     float *x, *q, *k, *v, *heads, *h, *partial, *stats, *normed; /* see `carve` */
     Phase *phases;
-    int n_chunks, n_runs;
+    int n_chunks, n_runs, has_long;
     Run *runs;
 } Step;
 
@@ -56,48 +57,6 @@ typedef struct {
     const Step *s;
     int thread, phase;
 } Here;
-
-/* ---- what one thread does alone */
-
-INLINE float dot(const float *a, const float *b, int n) {
-    vf sum = vset(0);
-    float rest = 0;
-    int i = 0;
-    for (; i + W <= n; i += W) sum += vload(a + i) * vload(b + i);
-    for (; i < n; i++) rest += a[i] * b[i];
-    return vsum(sum) + rest;
-}
-
-static void rms_norm(const float *x, const float *weight, int n, float eps, float *out) {
-    float scale = 1.0f / sqrtf(dot(x, x, n) / (float)n + eps);
-    for (int i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
-}
-
-static void rotate(float *x, const float *cos, const float *sin, int half) {
-    for (int i = 0; i < half; i++) {
-        float a = x[i], b = x[i + half];
-        x[i] = a * cos[i] - b * sin[i];
-        x[i + half] = b * cos[i] + a * sin[i];
-    }
-}
-
-/* gate = activation(gate) * up, n a multiple of W. */
-static void gated(int activation, float *gate, const float *up, int n) {
-    if (activation == SILU) {
-        for (int i = 0; i < n; i += W) {
-            vf g = vload(gate + i);
-            vstore(gate + i, g / (vset(1) + vexp(-g)) * vload(up + i));
-        }
-        return;
-    }
-    for (int i = 0; i < n; i++) {
-        float g = gate[i];
-        if (activation == RELU) g = g > 0 ? g : 0;
-        if (activation == GELU) g = 0.5f * g * (1 + erff(g * 0.70710678f));
-        if (activation == GELU_TANH) g = 0.5f * g * (1 + tanhf(0.79788456f * (g + 0.044715f * g * g * g)));
-        gate[i] = g * up[i];
-    }
-}
 
 /* ---- phases */
 
@@ -219,49 +178,15 @@ INLINE void weighted(const float *weights, const float *values, int n, int d, fl
     }
 }
 
-#define KEY_STRIDE (CHUNK_KEYS + 16) /* not a power of two, whose lines would share few places of the cache */
-#define MANY_QUERIES 12              /* for so many it pays to turn the keys of a chunk over first */
-
-/* turned [d][KEY_STRIDE] = keys [n, d], so that a vector of keys meets one number of a query. */
-static void turn_over(const float *keys, int n, int d, float *turned) {
-    for (int at = 0; at < n; at += 16)
-        for (int i = 0; i < d; i++)
-            for (int j = at; j < at + 16 && j < n; j++) turned[i * KEY_STRIDE + j] = keys[(int64_t)j * d + i];
-}
-
-/* scores[j] = query times key j, from the vector that holds `low` to the one that holds `high - 1`. */
-static void score_turned(const float *q, const float *turned, int low, int high, int d, float *scores) {
-    for (int at = low / W * W; at < high; at += 4 * W) {
-        vf a = vset(0), b = a, c = a, e = a;
-        const float *from = turned + at;
-        for (int i = 0; i < d; i++, from += KEY_STRIDE) {
-            vf x = vset(q[i]);
-            a += x * vload(from);
-            b += x * vload(from + W);
-            c += x * vload(from + 2 * W);
-            e += x * vload(from + 3 * W);
-        }
-        vstore(scores + at, a);
-        vstore(scores + at + W, b);
-        vstore(scores + at + 2 * W, c);
-        vstore(scores + at + 3 * W, e);
-    }
-}
-
-/* A query head on the keys from `low` to `high` of a chunk, which are turned over unless that is null: out [d] unscaled;
- * stats: the largest score and the sum of the weights.
+/* A query head on the keys from `low` to `high` of a chunk: out [d] unscaled; stats: the largest score and the sum of the
+ * weights.
  */
 static void attend(
-    const float *q, const float *keys, const float *turned, const float *values, int low, int high, int d, float *out,
-    float *stats
+    const float *q, const float *keys, const float *values, int low, int high, int d, float *out, float *stats
 ) {
-    float weights[CHUNK_KEYS + 4 * W], most = -INFINITY, scale = 1.0f / sqrtf((float)d);
-    if (turned)
-        score_turned(q, turned, low, high, d, weights);
-    else
-        for (int j = low; j < high; j++) weights[j] = dot(q, keys + (int64_t)j * d, d);
+    float weights[CHUNK_KEYS + W], most = -INFINITY, scale = 1.0f / sqrtf((float)d);
     for (int j = low; j < high; j++) {
-        weights[j] *= scale;
+        weights[j] = dot(q, keys + (int64_t)j * d, d) * scale;
         most = weights[j] > most ? weights[j] : most;
     }
     for (int j = low / W * W; j < low; j++) weights[j] = -INFINITY;
@@ -286,13 +211,9 @@ static void attend_chunk(const Step *s, const Layer *layer, int index, const Run
     const Model *m = s->m;
     const Batch *b = s->b;
     int d = m->head_dim, n_heads = m->n_heads, group = n_heads / m->n_kv_heads, start = chunk * CHUNK_KEYS;
-    int n = (int)b->positions[run->first + run->n - 1] + 1 - start, many = run->n * group >= MANY_QUERIES;
-    n = n < CHUNK_KEYS ? n : CHUNK_KEYS;
     int64_t plane = b->capacities[run->first] * d;
     const float *keys = b->caches[run->first] + ((int64_t)index * 2 * m->n_kv_heads + kv) * plane + (int64_t)start * d;
     const float *values = keys + m->n_kv_heads * plane;
-    float turned[many ? d * KEY_STRIDE + 4 * W : 1];
-    if (many && n > 0) turn_over(keys, n, d, turned);
     for (int row = run->first; row < run->first + run->n; row++)
         for (int head = kv * group; head < (kv + 1) * group; head++) {
             int64_t position = b->positions[row], piece = ((int64_t)row * s->n_chunks + chunk) * n_heads + head;
@@ -302,40 +223,62 @@ static void attend_chunk(const Step *s, const Layer *layer, int index, const Run
             float *stats = s->stats + 2 * piece;
             stats[1] = 0;
             if (low < high)
-                attend(s->q + (row * n_heads + head) * d, keys, many ? turned : 0, values, low, high, d,
-                       s->partial + piece * d, stats);
+                attend(s->q + (row * n_heads + head) * d, keys, values, low, high, d, s->partial + piece * d, stats);
         }
 }
 
-/* Each head's part of its keys, then the parts together. */
-static void attention(Here *here, const Layer *layer, int index) {
-    const Step *s = here->s;
+/* The heads of a row are the weighted sum of its chunks. */
+static void join_chunks(const Step *s, int row, int head) {
+    int d = s->m->head_dim, n_heads = s->m->n_heads;
+    float *out = s->heads + ((int64_t)row * n_heads + head) * d, most = -INFINITY, sum = 0;
+    int64_t at = (int64_t)row * s->n_chunks * n_heads + head;
+    for (int c = 0; c < s->n_chunks; c++) {
+        const float *stats = s->stats + 2 * (at + c * n_heads);
+        if (stats[1] > 0 && stats[0] > most) most = stats[0];
+    }
+    for (int i = 0; i < d; i++) out[i] = 0;
+    for (int c = 0; c < s->n_chunks; c++) {
+        const float *stats = s->stats + 2 * (at + c * n_heads);
+        if (stats[1] == 0) continue;
+        float weight = expf(stats[0] - most);
+        const float *part = s->partial + (at + (int64_t)c * n_heads) * d;
+        sum += weight * stats[1];
+        for (int i = 0; i < d; i++) out[i] += weight * part[i];
+    }
+    for (int i = 0; i < d; i++) out[i] /= sum;
+}
+
+/* A strip of the queries of a run that has many, on all of their keys. */
+static void attend_many(const Step *s, const Layer *layer, int index, const Run *run, int strip, int kv) {
     const Model *m = s->m;
     const Batch *b = s->b;
-    int d = m->head_dim, n_heads = m->n_heads, n_kv = m->n_kv_heads;
-    for (Pieces its = pieces(next_phase(here), s->n_runs * s->n_chunks * n_kv); more(&its);) {
-        int kv = its.piece % n_kv, chunk = its.piece / n_kv % s->n_chunks;
-        attend_chunk(s, layer, index, s->runs + its.piece / n_kv / s->n_chunks, chunk, kv);
+    int64_t ld = m->n_heads * m->head_dim, plane = b->capacities[run->first] * m->head_dim;
+    const float *keys = b->caches[run->first] + (int64_t)index * 2 * m->n_kv_heads * plane;
+    Attention a = {.q = s->q + run->first * ld, .keys = keys, .values = keys + m->n_kv_heads * plane,
+                   .out = s->heads + run->first * ld, .ld_q = ld, .plane = plane, .n_rows = run->n,
+                   .n_keys = b->positions[run->first + run->n - 1] + 1, .window = layer->window,
+                   .n_heads = m->n_heads, .n_kv_heads = m->n_kv_heads, .head_dim = m->head_dim};
+    attend_strip(&a, kv, (int64_t)strip * STRIP);
+}
+
+/* Runs of many queries strip by strip, the others chunk by chunk of their keys; then the chunks together. */
+static void attention(Here *here, const Layer *layer, int index) {
+    const Step *s = here->s;
+    int n_heads = s->m->n_heads, n_kv = s->m->n_kv_heads;
+    const Run *last = s->runs + s->n_runs - 1, *run = s->runs;
+    Pieces its = (s->has_long ? long_pieces : pieces)(next_phase(here), (last->first_part + last->n_parts) * n_kv);
+    while (more(&its)) {
+        int part = its.piece / n_kv, kv = its.piece % n_kv;
+        while (part < run->first_part) run--;
+        while (part >= run->first_part + run->n_parts) run++;
+        (run->is_long ? attend_many : attend_chunk)(s, layer, index, run, part - run->first_part, kv);
     }
-    for (Pieces its = pieces(next_phase(here), b->n_rows * n_heads); more(&its);) {
-        int piece = its.piece;
-        int head = piece % n_heads, row = piece / n_heads;
-        float *out = s->heads + (int64_t)piece * d, most = -INFINITY, sum = 0;
-        int64_t at = (int64_t)row * s->n_chunks * n_heads + head;
-        for (int c = 0; c < s->n_chunks; c++) {
-            const float *stats = s->stats + 2 * (at + c * n_heads);
-            if (stats[1] > 0 && stats[0] > most) most = stats[0];
-        }
-        for (int i = 0; i < d; i++) out[i] = 0;
-        for (int c = 0; c < s->n_chunks; c++) {
-            const float *stats = s->stats + 2 * (at + c * n_heads);
-            if (stats[1] == 0) continue;
-            float weight = expf(stats[0] - most);
-            const float *part = s->partial + (at + (int64_t)c * n_heads) * d;
-            sum += weight * stats[1];
-            for (int i = 0; i < d; i++) out[i] += weight * part[i];
-        }
-        for (int i = 0; i < d; i++) out[i] /= sum;
+    run = s->runs;
+    for (Pieces its = pieces(next_phase(here), s->b->n_rows * n_heads); more(&its);) {
+        int row = its.piece / n_heads;
+        while (row < run->first) run--;
+        while (row >= run->first + run->n) run++;
+        if (!run->is_long) join_chunks(s, row, its.piece % n_heads);
     }
 }
 
@@ -370,7 +313,7 @@ static void run_step(void *what, int thread) {
 
 /* ---- what Python calls */
 
-const int neuron_kernels_version = 3; /* as in native.py: another one is a build of other sources */
+const int neuron_kernels_version = 4; /* as in native.py: another one is a build of other sources */
 
 /* Hand out scratch; with no memory yet, only count it. Returns bytes. */
 static size_t carve(Step *s, char *memory) {
@@ -407,7 +350,15 @@ static void find_runs(Step *s) {
         if (row && b->caches[row] == b->caches[row - 1])
             s->runs[s->n_runs - 1].n++;
         else
-            s->runs[s->n_runs++] = (Run){row, 1};
+            s->runs[s->n_runs++] = (Run){.first = row, .n = 1};
+    }
+    for (int i = 0, n_parts = 0; i < s->n_runs; n_parts += s->runs[i++].n_parts) {
+        Run *run = s->runs + i;
+        int n_queries = run->n * (s->m->n_heads / s->m->n_kv_heads);
+        run->is_long = n_queries >= MANY_QUERIES;
+        s->has_long |= run->is_long;
+        run->first_part = n_parts;
+        run->n_parts = run->is_long ? (n_queries + STRIP - 1) / STRIP : s->n_chunks;
     }
 }
 

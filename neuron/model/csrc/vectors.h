@@ -120,11 +120,13 @@ INLINE void load_nibbles(const uint8_t *p, int zero, vf *low, vf *high) {
 }
 #endif
 
-/* e to the x within two units in the last place; 0 below -87, and never more than e to the 88. */
+/* e to the x within two units in the last place; next to nothing below -87, and never more than e to the 88. What is no
+ * number stays so: of two that are compared the second is kept then.
+ */
 INLINE vf vexp(vf x) {
     vf low = vset(-87.3f), n, r, p;
-    x = vmax(x, low);
-    x = -vmax(-x, vset(-88.0f));
+    x = vmax(low, x);
+    x = -vmax(vset(-88.0f), -x);
     n = vround(x * vset(1.44269504f));
     r = x - n * vset(0.693359375f) + n * vset(2.12194440e-4f);
     p = vset(1.9875691e-4f);
