@@ -79,15 +79,23 @@ def answers(node: NodeServer) -> bool:
         return False
 
 
-def test_a_reader_that_takes_nothing_is_ended(hasty: NodeServer) -> None:
+@pytest.mark.parametrize("takes_bytes", [0, 1])
+def test_a_reader_that_takes_nothing_or_next_to_nothing_is_ended(hasty: NodeServer, takes_bytes: int) -> None:
     hasty.engine.script = Script(texts=["x" * 10_000] * 100_000)
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(10)
         sock.connect(("127.0.0.1", hasty.port))
         content = b'{"model":"org/tiny","stream":true,"messages":[{"role":"user","content":"hi"}]}'
         sock.sendall(http("POST", "/v1/chat/completions", content, {"content-type": "application/json"}))
         eventually(lambda: len(hasty.engine.streams) == 1)
-        eventually(hasty.engine.streams[0].left.is_set, within_s=5)
+
+        def is_left() -> bool:
+            if takes_bytes:
+                sock.recv(takes_bytes)
+            return hasty.engine.streams[0].left.is_set()
+
+        eventually(is_left, within_s=30)
 
 
 def test_connections_are_kept_between_requests(hasty: NodeServer) -> None:
