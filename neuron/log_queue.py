@@ -53,14 +53,16 @@ class QueuedHandler(logging.Handler):
 
     def _run(self) -> None:
         while True:
-            line = self._lines.get()
-            if self._written():
-                self._rest = f"{line}\n".encode(self._encoding, "backslashreplace")
-            else:
-                self._unwritten += 1
-            if self._written():
-                self._tell_loss()
+            self._write(self._lines.get())
             self._lines.task_done()
+
+    def _write(self, line: str) -> None:
+        if not self._written():
+            self._unwritten += 1
+            return
+        self._rest = f"{line}\n".encode(self._encoding, "backslashreplace")
+        if self._written():
+            self._tell_loss()
 
     def _written(self) -> bool:
         """Whether nothing is left of the line after another try."""

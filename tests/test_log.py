@@ -7,11 +7,13 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
-from neuron import log
+from neuron import faults, log
 from neuron.errors import ConfigError
 from neuron.log_queue import QueuedHandler
 from tests.support.node_server import eventually
@@ -134,3 +136,47 @@ def test_a_queue_drops_what_it_can_t_hold_and_tells_how_much() -> None:
         threading.Thread(target=reader.read, daemon=True).start()
         handler.flush()
         writer.close()
+
+
+def queued(writer: TextIO, lost: list[int]) -> tuple[QueuedHandler, Callable[[int], None]]:
+    """A handler and what gives it a line of a number."""
+    handler = QueuedHandler(writer, lost.append)
+
+    def say(number: int) -> None:
+        handler.emit(logging.LogRecord("x", logging.INFO, "", 0, f"{number:05}" * 2000, None, None))
+        handler.flush()
+
+    return handler, say
+
+
+def test_a_line_that_found_room_for_a_part_of_it_is_ended_before_the_next() -> None:
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    lost: list[int] = []
+    with open(read_end, "rb", buffering=0) as reader, open(write_end, "w", encoding="utf-8") as writer:
+        handler, say = queued(writer, lost)
+        for number in range(20):  # a pipe takes six of them and a half
+            say(number)
+        written = reader.read(1 << 20)
+        for number in range(20, 22):
+            say(number)
+        written += reader.read(1 << 20)
+    lines = [line.decode() for line in written.splitlines()]
+    assert [line == line[:5] * 2000 for line in lines] == [True] * len(lines)
+    assert [int(line[:5]) for line in lines] == [0, 1, 2, 3, 4, 5, 6, 20, 21]
+    assert (lost, handler.dropped) == ([13], 13)
+
+
+def test_faults_are_put_at_an_exact_line(tmp_path: Path) -> None:
+    faults.arm({faults.VARIABLE: "log:enospc@2,log:enospc@3,log:enospc@4", faults.SWITCH: "1"})
+    lost: list[int] = []
+    try:
+        with (tmp_path / "log").open("w", encoding="utf-8") as writer:
+            _, say = queued(writer, lost)
+            for number in range(6):
+                say(number)
+    finally:
+        faults.arm({})
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [int(line[:5]) for line in lines] == [0, 1, 4, 5], "the second waited for room, two found none"
+    assert lost == [2]

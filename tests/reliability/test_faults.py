@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from neuron.faults import POINTS
 from tests.reliability.faulty import ask, code_of, faulty, log_of, text_of
+from tests.support import fake_hub
 from tests.support.node_process import NodeProcess
 from tests.support.node_server import eventually
 from tests.support.scorecard import Scorecard
@@ -23,6 +25,22 @@ def golden(tiny_root: Path) -> dict[int, str]:
     """What the model answers on a node without faults, by the length of the answer."""
     with faulty(tiny_root, "") as running:
         return {n: text_of(ask(running, n)) for n in (N, 200)}
+
+
+def test_a_fault_can_be_put_at_each_step_of_a_fetch_a_load_and_an_answer(
+    tiny_root: Path, tmp_path: Path
+) -> None:
+    told = set(POINTS) - {"log"}  # whose faults would each lead to another
+    plan = [f"{point}:hang" for point in told - {"step"}]
+    with fake_hub.running() as hub:
+        hub.repo("org/tiny", {path.name: path.read_bytes() for path in (tiny_root / "tiny").iterdir()})
+        env = {**hub.env(tmp_path / "hub"), "NEURON_CACHE": str(tmp_path / "cache")}
+        with faulty(tiny_root, ",".join([*plan, "step:bug@3"]), loads=False, env=env) as running:
+            load = running.post("/models/load", {"model_id": "org/tiny", "alias": "tiny"})
+            assert load.json() == {"status": "loaded"}
+            assert ask(running).status_code == 500  # so that the model is tried
+            assert running.post("/v1/embeddings", {"model": "tiny", "input": "a"}).status_code == 200
+            eventually(lambda: {line["point"] for line in log_of(running, "fault injected")} == told, 20)
 
 
 # ---- row 21
