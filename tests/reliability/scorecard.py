@@ -118,7 +118,8 @@ def page(found: list[Line]) -> str:
     n = {word: sum(row["verdict"] == word for row in found) for word in ("met", "missed", "not run")}
     parts = [
         "# Scorecard\n\nLoad, faults, bad inputs and right answers, measured with a tiny model on a CPU. "
-        "`make scorecard` writes\nthis page and `scorecard.json`. A row that no test reported reads `not run`.\n\n"
+        "`make scorecard` writes\nthis page and `scorecard.json`. A row that no test reported reads `not run`. "
+        "What the long forms last came to is in\n[long-runs.md](long-runs.md).\n\n"
         f"{n['met']} met, {n['missed']} missed, {n['not run']} not run.\n"
     ]
     for section, names in SECTIONS.items():

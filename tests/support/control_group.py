@@ -6,21 +6,40 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 
 
-class MemoryGroup:
-    """A group of its own, in version 1 or 2."""
+@dataclass(frozen=True)
+class Version:
+    """Where the groups of a version are, and names of their files."""
 
-    def __init__(self, folder: Path, limit: str, kills: str) -> None:
-        self.folder = folder
-        self._limit, self._kills = folder / limit, folder / kills
+    root: Path
+    limit: str
+    swap: str
+    """The limit of swap alone (2), or of memory with it (1)."""
+    kills: str
+
+
+FIRST = Version(ROOT / "memory", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.oom_control")
+SECOND = Version(ROOT, "memory.max", "memory.swap.max", "memory.events")
+
+
+@dataclass(frozen=True)
+class MemoryGroup:
+    """A group of its own."""
+
+    version: Version
+    folder: Path
 
     def limit(self, n_bytes: int) -> None:
-        """Its processes together may have so much memory."""
-        self._limit.write_text(str(n_bytes))
+        """Its processes together may have so much memory, and no swap."""
+        (self.folder / self.version.limit).write_text(str(n_bytes))
+        swap = self.folder / self.version.swap
+        if swap.exists():  # not where the kernel does not count it
+            swap.write_text("0" if self.version is SECOND else str(n_bytes))
 
     def command(self, command: Sequence[str]) -> list[str]:
         """``command``, begun in the group."""
@@ -28,21 +47,19 @@ class MemoryGroup:
 
     def n_killed(self) -> int:
         """How often the kernel killed one of its processes for memory."""
-        found = re.search(r"^oom_kill (\d+)$", self._kills.read_text(), re.MULTILINE)
+        text = (self.folder / self.version.kills).read_text()
+        found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
         return int(found[1]) if found else 0
 
 
 @contextmanager
 def memory_group() -> Iterator[MemoryGroup]:
     """A group that is removed on the way out. Raises `OSError` where none can be made."""
-    first = (ROOT / "memory" / "memory.limit_in_bytes").exists()
-    folder = (ROOT / "memory" if first else ROOT) / f"neuron-test-{os.getpid()}"
+    version = FIRST if (FIRST.root / FIRST.limit).exists() else SECOND
+    folder = version.root / f"neuron-test-{os.getpid()}"
     folder.mkdir()
     try:
-        if first:
-            yield MemoryGroup(folder, "memory.limit_in_bytes", "memory.oom_control")
-        else:
-            (folder / "memory.max").read_text()  # not there where the controller is not handed down
-            yield MemoryGroup(folder, "memory.max", "memory.events")
+        (folder / version.limit).read_text()  # not there where the controller is not handed down
+        yield MemoryGroup(version, folder)
     finally:
         folder.rmdir()
