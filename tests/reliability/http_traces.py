@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from tests.reliability.faulty import log_of
+from tests.reliability.traces import Progress
 from tests.support.node_process import NodeProcess
 from tests.support.scrape import Scrape
 
@@ -149,7 +150,7 @@ def _text(said: dict[str, Any]) -> str:
     return said.get("content") or said.get("text") or ""
 
 
-async def together(url: str, wanted: Iterable[Wanted]) -> list[Ended]:
+async def together(url: str, wanted: Iterable[Wanted], progress: Progress) -> list[Ended]:
     """All of them, so many at a time; who finds the model away asks again."""
     places = asyncio.Semaphore(AT_ONCE)
 
@@ -160,20 +161,19 @@ async def together(url: str, wanted: Iterable[Wanted]) -> list[Ended]:
                 tries.append(ended)
                 await asyncio.sleep(0.05)
         ended.tries = tries
+        progress.n_ended += 1
         return ended
 
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
         return await asyncio.gather(*(one(client, request) for request in wanted))
 
 
-async def come_and_go(url: str, done: asyncio.Event, rng: random.Random, model: str) -> int:
+async def come_and_go(url: str, model: str, progress: Progress) -> int:
     """Unload and load the model again and again; how often."""
     n = 0
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
-        while not done.is_set():
-            await asyncio.sleep(rng.uniform(0.3, 1))
-            said = {"model_id": "tiny", "now": rng.random() < 0.5}
-            (await client.post("/models/unload", json=said)).raise_for_status()
+        async for now in progress.moments():
+            (await client.post("/models/unload", json={"model_id": "tiny", "now": now})).raise_for_status()
             (await client.post("/models/load", json={"model_id": model})).raise_for_status()
             n += 1
     return n

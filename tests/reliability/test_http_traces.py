@@ -27,22 +27,23 @@ from tests.reliability.http_traces import (
     together,
     trace,
 )
+from tests.reliability.traces import Progress
 from tests.support.node_process import NodeProcess
 from tests.support.node_server import eventually
 from tests.support.scorecard import Scorecard
 
 SEED = int(os.environ.get("NEURON_TRACE_SEED", "20"))
 N_REQUESTS = int(os.environ.get("NEURON_HTTP_TRACE_REQUESTS", "400"))
+EVERY = range(50, 120)
+"""Requests between two unloads."""
 FAULTS = "logits:nan@150,logits:nan@300"
 
 
 async def asked_all(running: NodeProcess, wanted: list[Wanted], model: Path) -> tuple[list[Ended], int]:
     """How each ended, and how often the model came and went meanwhile."""
-    done = asyncio.Event()
-    going = asyncio.create_task(come_and_go(running.url, done, random.Random(SEED), str(model)))
-    ended = await together(running.url, wanted)
-    done.set()
-    return ended, await going
+    progress = Progress(random.Random(SEED), N_REQUESTS, EVERY)
+    going = asyncio.create_task(come_and_go(running.url, str(model), progress))
+    return await together(running.url, wanted, progress), await going
 
 
 async def differing(running: NodeProcess, wanted: list[Wanted], ended: list[Ended]) -> list[int]:

@@ -22,22 +22,23 @@ from neuron.engine import step
 from neuron.engine.prefix import PrefixCache
 from neuron.model.cache import SequenceCache
 from neuron.model.decoder import Decoder
-from tests.reliability.traces import PREFIXES, come_and_go, differing, loaded, together, trace
+from tests.reliability.traces import PREFIXES, Progress, come_and_go, differing, loaded, together, trace
 from tests.support.scorecard import Scorecard
 
 SEED = int(os.environ.get("NEURON_TRACE_SEED", "20"))
 N_REQUESTS = int(os.environ.get("NEURON_TRACE_REQUESTS", "4000"))
 N_TO_NOTICE = 400
 """Requests within which each of the mistakes below is noticed."""
+EVERY = range(200, 800)
+"""Requests between two unloads."""
 TARGET = 2000
 
 
 async def test_who_finishes_has_the_tokens_that_it_has_alone(tiny_root: Path, scorecard: Scorecard) -> None:
     wanted = trace(SEED, N_REQUESTS)
-    engine, done = await loaded(tiny_root / "tiny"), asyncio.Event()
-    going = asyncio.create_task(come_and_go(engine, tiny_root / "tiny", done, random.Random(SEED)))
-    ended = await together(engine, wanted)
-    done.set()
+    engine, progress = await loaded(tiny_root / "tiny"), Progress(random.Random(SEED), N_REQUESTS, EVERY)
+    going = asyncio.create_task(come_and_go(engine, tiny_root / "tiny", progress))
+    ended = await together(engine, wanted, progress)
     n_reloads = await going
     differ = await differing(engine, wanted, ended)
     figures = engine.model("tiny")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,12 +63,27 @@ async def loaded(folder: Path) -> Engine:
     return engine
 
 
-async def come_and_go(engine: Engine, folder: Path, done: asyncio.Event, rng: random.Random) -> int:
+class Progress:
+    """How far a trace is: what happens beside it depends on that, not on how fast the machine is."""
+
+    def __init__(self, rng: random.Random, n_requests: int, every: range) -> None:
+        self.n_ended = 0
+        self._rng, self._n_requests, self._every = rng, n_requests, every
+
+    async def moments(self) -> AsyncIterator[bool]:
+        """Whenever so many more requests have ended; whether running answers are to be cut then."""
+        at = 0
+        while (at := at + self._rng.choice(self._every)) < self._n_requests:
+            while self.n_ended < at:
+                await asyncio.sleep(0.005)
+            yield self._rng.random() < 0.5
+
+
+async def come_and_go(engine: Engine, folder: Path, progress: Progress) -> int:
     """Unload and load the model again and again; how often."""
     n = 0
-    while not done.is_set():
-        await asyncio.sleep(rng.uniform(0.5, 1.5))
-        await engine.unload("tiny", now=rng.random() < 0.5)
+    async for now in progress.moments():
+        await engine.unload("tiny", now=now)
         await engine.load(LoadSpec(model_id="tiny"), lambda report: folder)
         n += 1
     return n
@@ -91,7 +107,7 @@ async def answer(engine: Engine, wanted: Wanted) -> Ended:
     return ("finished" if ends == {Finished} else "failed"), texts
 
 
-async def together(engine: Engine, wanted: list[Wanted]) -> list[Ended]:
+async def together(engine: Engine, wanted: list[Wanted], progress: Progress | None = None) -> list[Ended]:
     """All of them, so many at a time; who is refused because the model leaves or comes asks again."""
     places = asyncio.Semaphore(AT_ONCE)
 
@@ -99,6 +115,8 @@ async def together(engine: Engine, wanted: list[Wanted]) -> list[Ended]:
         async with places:
             while (ended := await answer(engine, request))[0] == "refused":
                 await asyncio.sleep(0.02)
+            if progress is not None:
+                progress.n_ended += 1
             return ended
 
     return await asyncio.gather(*map(one, wanted))
