@@ -1,7 +1,8 @@
 """What a GPU reaches: ``python -m benchmarks.gpu`` writes ``docs/benchmarks/gpu.md``.
 
-Real shapes with random weights, since speed does not depend on the values. Beside it, in the same run: the
-bandwidth of a copy on the device, the same decoder without recorded steps (a plain torch loop), transformers.
+Real shapes with random weights, since speed does not depend on the values: bfloat16, and matrices of 8 and 4 bits
+as ``--quant int8`` and ``int4`` make them (activations in bfloat16). Beside it, in the same run: the bandwidth of a
+copy on the device, the same decoder without recorded steps (a plain torch loop), transformers.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import argparse
 import asyncio
 import gc
 import json
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -25,14 +27,21 @@ from neuron.engine.engine import Engine
 from neuron.engine.events import Finished
 from neuron.engine.request import Generation, LoadSpec, Sampling, TokenPrompt
 from neuron.model.arch import ArchConfig, Attention, Layer, Mlp, Rope
+from neuron.model.checkpoint import TensorInfo
 from neuron.model.decoder import Decoder, make_batch
+from neuron.model.grouped import GroupedWeight, Groups
+from neuron.model.packed import Format, format_of
 from neuron.settings import Settings
 from tests.support.tiny_chat import byte_tokenizer
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
 CUDA = torch.device("cuda")
 STREAMS = (1, 8, 64)
-N_PROMPT, N_NEW, N_PREFILL = 128, 128, 2048
+STORED = ("bfloat16", "int8", "int4")
+"""What weights are kept in."""
+N_PROMPT, N_NEW = 128, 128
+N_PREFILLS = (256, 2048)
+"""As the default cuts a prompt, and where unpacking the weights costs least."""
 N_SLOW = 16
 """New tokens of the loops that neuron is compared with."""
 ROUNDS = 3
@@ -55,6 +64,7 @@ def shape(name: str, hidden: int, layers: int, heads: tuple[int, int], mlp: int,
 
 
 SHAPES = (
+    shape("tiny", 256, 2, (8, 4), 512, 512),
     shape("1.7B", 2048, 24, (32, 32), 8192, 49152),
     shape("8B", 4096, 32, (32, 8), 14336, 128256),
 )
@@ -65,7 +75,7 @@ class Figure:
     """One row of the table."""
 
     model: str
-    dtype: str
+    weights: str
     what: str
     streams: int
     tok_s: float
@@ -95,53 +105,80 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - begin_s
 
 
-def random_decoder(arch: ArchConfig, dtype: torch.dtype) -> Decoder:
-    """A decoder whose weights keep activations finite."""
-    decoder = Decoder(arch, device=CUDA, dtype=dtype)
+def random_decoder(arch: ArchConfig, stored: str = "bfloat16") -> Decoder:
+    """A decoder whose weights keep activations finite, computed in bfloat16."""
+    packing = None if stored == "bfloat16" else Groups(formats_of(arch, stored), torch.bfloat16)
+    decoder = Decoder(arch, device=CUDA, dtype=torch.bfloat16, packing=packing)
     for _, view in decoder.named_views():
-        if view.ndim == 1:
+        if isinstance(view, GroupedWeight):
+            fill_groups(view)
+        elif isinstance(view, torch.Tensor) and view.ndim == 1:
             view.fill_(1)
-        else:
+        elif isinstance(view, torch.Tensor):
             view.normal_(0, 0.5 / view.shape[1] ** 0.5)
     return decoder
+
+
+def formats_of(arch: ArchConfig, quant: str) -> dict[str, Format]:
+    """The format of each matrix, as a load with ``--quant`` chooses it."""
+    plain = Decoder(arch, device=torch.device("meta"), dtype=torch.bfloat16)
+    shapes = {name: tuple(view.shape) for name, view in plain.named_views()}
+    return {
+        name: format_of(name, TensorInfo(size, "BF16", 0), quant)
+        for name, size in shapes.items()
+        if len(size) == 2
+    }
+
+
+def fill_groups(weight: GroupedWeight) -> None:
+    """Random values with a scale that gives them the spread of the plain weights, and no mean."""
+    values, scales, minima, _ = weight.stored
+    values.random_(0, 256)
+    is_bytes = values.shape[1] == weight.shape[1]
+    scales.fill_(0.5 / weight.shape[1] ** 0.5 / (74 if is_bytes else 4.6))
+    if minima is not None:
+        minima.copy_(scales * -7.5)
 
 
 def decode_s(decoder: Decoder, n_streams: int, step: Callable[..., torch.Tensor], n_new: int) -> float:
     """Seconds of a greedy step of so many streams, ids brought to the host after each as the engine does."""
     caches = [decoder.new_cache(N_PROMPT + N_NEW + 1) for _ in range(n_streams)]
     prompt = list(range(100, 100 + N_PROMPT))
-    news = [int(decoder.step([(cache, prompt, True)])[0].argmax()) for cache in caches]
-    step([(c, [new], True) for c, new in zip(caches, news, strict=True)])
+    news = [int(decoder.step([(cache, prompt, 1)])[0].argmax()) for cache in caches]
+    step([(c, [new], 1) for c, new in zip(caches, news, strict=True)])
     torch.cuda.synchronize()
     begin_s = time.perf_counter()
     for _ in range(n_new):
-        logits = step([(c, [new], True) for c, new in zip(caches, news, strict=True)])
+        logits = step([(c, [new], 1) for c, new in zip(caches, news, strict=True)])
         news = logits.argmax(dim=-1).tolist()
     return (time.perf_counter() - begin_s) / n_new
 
 
-def figures_of(arch: ArchConfig, copy: float) -> Iterator[Figure]:
-    """Every row of one shape, in bfloat16."""
-    decoder = random_decoder(arch, torch.bfloat16)
+def figures_of(arch: ArchConfig, stored: str, copy: float) -> Iterator[Figure]:
+    """Every row of one shape with weights kept in one way."""
+    decoder = random_decoder(arch, stored)
     begin_s = time.perf_counter()
     decoder.capture(max(STREAMS))
-    note(
-        f"{arch.family}: {decoder.weight_bytes() / 1e9:.1f} GB, captured in {time.perf_counter() - begin_s:.1f} s"
-    )
-    embedding = 0 if arch.tied_embeddings else decoder.embedding.numel() * 2
+    took_s, weights_gb = time.perf_counter() - begin_s, read_bytes(decoder) / 1e9
+    note(f"{arch.family}, {stored}: {weights_gb:.1f} GB a step, captured in {took_s:.1f} s")
     for n in STREAMS:
-        kv = n * (N_PROMPT + N_NEW / 2) * arch.kv_bytes_per_token(2)
-        gb = (decoder.weight_bytes() - embedding + kv) / 1e9
-        ways = (
-            ("neuron", decoder.step, N_NEW - 1),
-            ("plain torch loop", lambda parts: plain(decoder, parts), N_SLOW),
-        )
+        gb = weights_gb + n * (N_PROMPT + N_NEW / 2) * arch.kv_bytes_per_token(2) / 1e9
+        ways = [("neuron", decoder.step, N_NEW - 1)]
+        if stored == "bfloat16":
+            ways.append(("plain torch loop", lambda parts: plain(decoder, parts), N_SLOW))
         for what, step, n_new in ways:
             times = [decode_s(decoder, n, step, n_new) for _ in range(ROUNDS)]
-            yield _figure(arch, f"decode, {what}", n, [n / s for s in times], gb / median(times), copy)
-    yield _figure(
-        arch, "prefill of 2,048, neuron", 1, [N_PREFILL / prefill_s(decoder) for _ in range(ROUNDS)]
-    )
+            rates, gb_s = [n / s for s in times], gb / median(times)
+            yield _figure(arch, f"decode, {what}", n, rates, stored, gb_s, copy)
+    for n_tokens in N_PREFILLS:
+        rates = [n_tokens / prefill_s(decoder, n_tokens) for _ in range(ROUNDS)]
+        yield _figure(arch, f"prefill of {n_tokens:,} in one piece, neuron", 1, rates, stored)
+
+
+def read_bytes(decoder: Decoder) -> int:
+    """Bytes of weights that a step must read: all but an embedding of its own, of which it reads a row."""
+    embedding = 0 if decoder.arch.tied_embeddings else decoder.embedding.nbytes
+    return sum(view.nbytes for _, view in decoder.named_views()) - embedding
 
 
 def plain(decoder: Decoder, parts: Any) -> torch.Tensor:
@@ -149,12 +186,13 @@ def plain(decoder: Decoder, parts: Any) -> torch.Tensor:
     return decoder.forward(make_batch(parts, CUDA))
 
 
-def prefill_s(decoder: Decoder) -> float:
+def prefill_s(decoder: Decoder, n_tokens: int) -> float:
     """Seconds of a prompt in one piece."""
-    cache = decoder.new_cache(N_PREFILL)
+    cache = decoder.new_cache(n_tokens)
+    prompt = [i % decoder.arch.vocab_size for i in range(n_tokens)]
 
     def run() -> None:
-        decoder.step([(cache, [i % 1000 for i in range(N_PREFILL)], True)])
+        decoder.step([(cache, prompt, 1)])
         torch.cuda.synchronize()
 
     return timed(run)
@@ -198,7 +236,7 @@ def engine_figures(arch: ArchConfig) -> Iterator[Figure]:
     """The whole engine on a model from disk: its thread, scheduler, samplers and text, without HTTP."""
     ways = {"greedy": Sampling(temperature=0), "drawn, top-p 0.9": Sampling(temperature=1, top_p=0.9)}
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-        save(random_decoder(arch, torch.bfloat16), Path(folder))
+        save(random_decoder(arch), Path(folder))
         for what, sampling in ways.items():
             for n in (1, max(STREAMS)):
                 rates = asyncio.run(engine_tok_s(Path(folder), n, sampling))
@@ -208,7 +246,10 @@ def engine_figures(arch: ArchConfig) -> Iterator[Figure]:
 def save(decoder: Decoder, folder: Path) -> None:
     """The decoder in the hub's layout, with a tokenizer of bytes."""
     arch = decoder.arch
-    save_file({name: view.contiguous() for name, view in decoder.named_views()}, folder / "model.safetensors")
+    save_file(
+        {name: view.contiguous() for name, view in decoder.named_views() if isinstance(view, torch.Tensor)},
+        folder / "model.safetensors",
+    )
     config = {
         "model_type": "llama",
         "vocab_size": arch.vocab_size,
@@ -254,11 +295,17 @@ async def engine_tok_s(folder: Path, n: int, sampling: Sampling) -> list[float]:
 
 
 def _figure(
-    arch: ArchConfig, what: str, n: int, rates: list[float], gb_s: float | None = None, copy: float = 0
+    arch: ArchConfig,
+    what: str,
+    n: int,
+    rates: list[float],
+    stored: str = "bfloat16",
+    gb_s: float | None = None,
+    copy: float = 0,
 ) -> Figure:
     figure = Figure(
         model=arch.family,
-        dtype="bfloat16",
+        weights=stored,
         what=what,
         streams=n,
         tok_s=median(rates),
@@ -283,7 +330,7 @@ def table(figures: list[Figure]) -> str:
         read = f"{f.gb_s:,.0f}" if f.gb_s else ""
         lines.append(
             (
-                f"{f.model}, {f.dtype}",
+                f"{f.model}, {f.weights}",
                 f.what,
                 str(f.streams),
                 rate,
@@ -302,26 +349,37 @@ def facts(copy: float, commit: str) -> dict[str, str]:
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit,
-        "command": "python -m benchmarks.gpu",
+        "command": " ".join(["python -m benchmarks.gpu", *sys.argv[1:]]),
     }
 
 
+def parts(shapes: Sequence[str], stored: Sequence[str], copy: float) -> Iterator[Iterator[Figure]]:
+    """What is measured, one model in memory at a time."""
+    for arch in (arch for arch in SHAPES if arch.family in shapes):
+        yield from (figures_of(arch, width, copy) for width in stored)
+        if "bfloat16" in stored:
+            yield transformers_figures(arch)
+            if arch.family == "1.7B":
+                yield engine_figures(arch)
+
+
 def main() -> None:
-    """Measure everything and write the table."""
+    """Measure everything, or what is named, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commit", default="working tree")
     parser.add_argument("--out", type=Path, default=OUT)
+    names = [arch.family for arch in SHAPES]
+    parser.add_argument("--shapes", nargs="+", choices=names, default=names[1:], metavar="SHAPE")
+    parser.add_argument("--stored", nargs="+", choices=STORED, default=STORED, metavar="WIDTH")
     said = parser.parse_args()
     copy = copy_gb_s()
     about = facts(copy, said.commit)
     note(str(about))
     figures: list[Figure] = []
-    for arch in SHAPES:
-        ways = [figures_of(arch, copy), transformers_figures(arch)]
-        for rows in ways + ([engine_figures(arch)] if arch is SHAPES[0] else []):
-            figures += rows
-            gc.collect()
-            torch.cuda.empty_cache()
+    for rows in parts(said.shapes, said.stored, copy):
+        figures += rows
+        gc.collect()
+        torch.cuda.empty_cache()
     said.out.mkdir(parents=True, exist_ok=True)
     told = "\n".join(f"- {key}: {value}" for key, value in about.items())
     text = f"# Speed on a GPU\n\n{__doc__.split(chr(10), 2)[2].strip()}\n\n{told}\n\n{table(figures)}\n"

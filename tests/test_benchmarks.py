@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import gpu
 from benchmarks.quality import log_probabilities, scores
 from benchmarks.report import Curve, Part, Row, at_most, faster, kept, write
 from neuron.model.decoder import Decoder
+from neuron.model.grouped import GroupedWeight
 from neuron.model.load import load_decoder, open_checkpoint, open_files
 from tests.support.tiny_models import CASES, save_tiny
 
@@ -68,3 +70,19 @@ def test_the_same_model_diverges_by_nothing_and_another_one_does(decoders: tuple
     assert kl > 1
     assert same < 36
     assert nll > 0
+
+
+@pytest.mark.parametrize(("stored", "name"), [("int8", "Q8_0"), ("int4", "Q4_1")])
+def test_narrow_random_weights_have_the_spread_of_plain_ones(
+    stored: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "CUDA", torch.device("cpu"))
+    narrow, plain = (gpu.random_decoder(gpu.SHAPES[0], width) for width in (stored, "bfloat16"))
+    ours, theirs = (dict(d.named_views())["model.layers.0.mlp.down_proj.weight"] for d in (narrow, plain))
+    assert isinstance(ours, GroupedWeight)
+    assert isinstance(theirs, torch.Tensor)
+    assert ours.format.name == name
+    assert ours.stored.numbers().std() == pytest.approx(float(theirs.float().std()), rel=0.1)
+    embedding = dict(narrow.named_views())["model.embed_tokens.weight"]
+    read = sum(view.nbytes for _, view in narrow.named_views()) - embedding.nbytes
+    assert gpu.read_bytes(narrow) == read < 0.6 * gpu.read_bytes(plain)

@@ -33,7 +33,6 @@ from neuron.model.device import free_bytes, pick_device, pick_dtype
 from neuron.model.encoder import Encoder
 from neuron.model.families import arch_config
 from neuron.model.load import blueprint, bytes_for_weights, load_model, open_checkpoint, open_files
-from neuron.model.packed import PackedWeight
 from neuron.model.pooling import read_pooling
 from neuron.model.safetensors_checkpoint import HeadersCheckpoint
 from neuron.progress import Progress, Report
@@ -304,7 +303,7 @@ def kept_in(model: Decoder | Encoder) -> str:
     """What most of the weights are kept in: a file's format, or the dtype."""
     n_weights: Counter[str] = Counter()
     for _, view in model.named_views():
-        n_weights[view.format.name if isinstance(view, PackedWeight) else _name(view.dtype)] += view.numel()
+        n_weights[_name(view.dtype) if isinstance(view, torch.Tensor) else view.format.name] += view.numel()
     return n_weights.most_common(1)[0][0]
 
 

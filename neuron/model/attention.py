@@ -14,7 +14,7 @@ from neuron.model.arch import Attention, Rope
 from neuron.model.cache import SequenceCache
 from neuron.model.linear import Linear
 from neuron.model.norm import RmsNorm
-from neuron.model.packed import Formats, Weight
+from neuron.model.packed import Packing, Weight
 from neuron.model.rope import rotate
 
 CosSin = tuple[Tensor, Tensor]
@@ -70,7 +70,7 @@ class SelfAttention:
         window: int | None,
         device: torch.device,
         dtype: torch.dtype,
-        formats: Formats | None = None,
+        packing: Packing | None = None,
     ) -> None:
         self.layer, self.rope, self.window = layer, rope, window
         self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
@@ -78,9 +78,9 @@ class SelfAttention:
         parts = {f"{name}.q_proj": q_size, f"{name}.k_proj": kv_size, f"{name}.v_proj": kv_size}
         out = {f"{name}.o_proj": hidden_size}
         self.qkv = Linear(
-            parts, hidden_size, bias=config.qkv_bias, device=device, dtype=dtype, formats=formats
+            parts, hidden_size, bias=config.qkv_bias, device=device, dtype=dtype, packing=packing
         )
-        self.o = Linear(out, q_size, bias=config.o_bias, device=device, dtype=dtype, formats=formats)
+        self.o = Linear(out, q_size, bias=config.o_bias, device=device, dtype=dtype, packing=packing)
         self.q_norm = self.k_norm = None
         if config.qk_norm:
             self.q_norm = RmsNorm(f"{name}.q_norm", self.head_dim, norm_eps, device=device, dtype=dtype)

@@ -12,12 +12,14 @@ from torch import Tensor
 from neuron.model.arch import ArchConfig
 from neuron.model.attention import CosSin, Masks, SelfAttention, Span
 from neuron.model.cache import SequenceCache
-from neuron.model.graphs import DecodeGraphs, can_capture
+from neuron.model.device import runs_triton
+from neuron.model.graphs import DecodeGraphs
+from neuron.model.grouped import ROWS_COMPILED_FOR
 from neuron.model.linear import Linear, empty_weight
 from neuron.model.mlp import GatedMlp
 from neuron.model.native_step import MOST_ROWS, NativeStep
 from neuron.model.norm import RmsNorm
-from neuron.model.packed import Formats, PackedWeight, Weight
+from neuron.model.packed import PackedWeight, Packing, Weight, stacks_of
 from neuron.model.rope import RopeTable
 
 
@@ -64,7 +66,7 @@ class Block:
         *,
         device: torch.device,
         dtype: torch.dtype,
-        formats: Formats | None = None,
+        packing: Packing | None = None,
     ) -> None:
         name, layer, eps = f"model.layers.{index}", arch.layers[index], arch.norm_eps
         size = arch.hidden_size
@@ -79,11 +81,11 @@ class Block:
             window=layer.window,
             device=device,
             dtype=dtype,
-            formats=formats,
+            packing=packing,
         )
         self.mlp_norm = RmsNorm(f"{name}.post_attention_layernorm", size, eps, device=device, dtype=dtype)
         self.mlp = GatedMlp(
-            f"{name}.mlp", arch.mlp, hidden_size=size, device=device, dtype=dtype, formats=formats
+            f"{name}.mlp", arch.mlp, hidden_size=size, device=device, dtype=dtype, packing=packing
         )
 
     def __call__(
@@ -111,25 +113,28 @@ class Decoder:
     """A decoder-only transformer with uninitialised weights; `neuron.model.load` fills them.
 
     Memory is taken on ``device`` at once; on ``meta`` it costs nothing and shows every expected shape. With
-    ``formats`` the matrices are packed for the processor's kernels.
+    ``packing`` matrices are kept in the width that they are stored in.
     """
 
     def __init__(
-        self, arch: ArchConfig, *, device: torch.device, dtype: torch.dtype, formats: Formats | None = None
+        self, arch: ArchConfig, *, device: torch.device, dtype: torch.dtype, packing: Packing | None = None
     ) -> None:
-        self.arch, self.device, self.dtype = arch, device, dtype
+        self.arch, self.device, self.dtype, self._packing = arch, device, dtype, packing
         size, vocab = arch.hidden_size, arch.vocab_size
         self.blocks = [
-            Block(arch, i, device=device, dtype=dtype, formats=formats) for i in range(len(arch.layers))
+            Block(arch, i, device=device, dtype=dtype, packing=packing) for i in range(len(arch.layers))
         ]
         self.norm = RmsNorm("model.norm", size, arch.norm_eps, device=device, dtype=dtype)
         head = "model.embed_tokens" if arch.tied_embeddings else "lm_head"
-        self.lm_head = Linear({head: vocab}, size, bias=False, device=device, dtype=dtype, formats=formats)
+        self.lm_head = Linear({head: vocab}, size, bias=False, device=device, dtype=dtype, packing=packing)
         self.embedding: Weight  # [V, C]
-        if arch.tied_embeddings:
-            self.embedding = self.lm_head.packed[0] if formats else self.lm_head.weight
-        elif formats:
-            self.embedding = PackedWeight(formats["model.embed_tokens.weight"], vocab, size, device)
+        stacks = self.lm_head.stacks
+        if not arch.tied_embeddings:
+            stacks = stacks_of(packing, {"model.embed_tokens.weight": vocab}, size, device)
+        if stacks:
+            self.embedding = stacks[0].whole
+        elif arch.tied_embeddings:
+            self.embedding = self.lm_head.weight
         else:
             self.embedding = empty_weight(vocab, size, device=device, dtype=dtype)
         ropes = {layer.rope for layer in arch.layers if layer.rope is not None}
@@ -141,10 +146,16 @@ class Decoder:
 
     def capture(self, most: int) -> None:
         """Make ready to decode up to ``most`` sequences in the device's fastest way; the weights must be there."""
-        if can_capture(self.device):
+        if runs_triton(self.device):
+            self._compile()
             self.graphs = DecodeGraphs(self, most)
-        elif self.lm_head.packed:
+        elif isinstance(self.embedding, PackedWeight):
             self.native = NativeStep(self)
+
+    def _compile(self) -> None:
+        """Compile the kernels of packed weights for every number of rows, so that no request waits for it."""
+        for n in ROWS_COMPILED_FOR if self._packing else ():
+            self.forward(make_batch([(self.new_cache(n), [0] * n, n)], self.device))
 
     @property
     def drafts_pay(self) -> bool:
@@ -174,10 +185,7 @@ class Decoder:
 
         A cache must have room for its tokens. If this raises, the caches are as they were.
         """
-        if isinstance(self.embedding, PackedWeight):
-            x = self.embedding.rows(batch.tokens)
-        else:
-            x = F.embedding(batch.tokens, self.embedding)  # [T, C]
+        x = self.embed(batch.tokens)
         cos_sin = {rope: table.at(batch.positions, self.dtype) for rope, table in self.ropes.items()}
         masks = Masks(self.device)
         for block in self.blocks:
@@ -188,6 +196,12 @@ class Decoder:
         for span in batch.spans:
             span.cache.length += span.n_tokens
         return self.norm(x)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Rows [T, C] of the embedding for tokens [T] int64."""
+        if isinstance(self.embedding, Tensor):
+            return F.embedding(tokens, self.embedding)
+        return self.embedding.rows(tokens)
 
     def new_cache(self, capacity: int) -> SequenceCache:
         """An empty cache for ``capacity`` tokens, in the decoder's dtype on its device."""
@@ -203,5 +217,6 @@ class Decoder:
             yield "model.embed_tokens.weight", self.embedding
 
     def weight_bytes(self) -> int:
-        """Bytes that the weights take."""
-        return sum(view.nbytes for _, view in self.named_views())
+        """Bytes that the weights take, and products with them beside."""
+        scratch_bytes = self._packing.scratch_bytes if self._packing else 0
+        return sum(view.nbytes for _, view in self.named_views()) + scratch_bytes

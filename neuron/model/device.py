@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
+from importlib.util import find_spec
+
 import torch
 
 from neuron.errors import CudaUnavailable, InvalidValue
 from neuron.hardware import free_memory_bytes
+from neuron.model.native import TORCH_ONLY
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -40,6 +45,13 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise InvalidValue(f"dtype {name!r} is not known", param="dtype", hint=", ".join(DTYPES))
     return DTYPES[name]
+
+
+@cache
+def runs_triton(device: torch.device) -> bool:
+    """Whether kernels in Triton run there: its compiler comes with torch for such devices."""
+    wanted = not os.environ.get(TORCH_ONLY)
+    return wanted and device.type == "cuda" and find_spec("triton") is not None
 
 
 def free_bytes(device: torch.device) -> int:

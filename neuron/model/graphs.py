@@ -8,12 +8,10 @@ table on the device (`docs/adr/0014-decode-graphs.md`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from neuron.model.cache import SequenceCache
@@ -26,11 +24,6 @@ if TYPE_CHECKING:
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Batch sizes with a graph; a batch in between is filled up with rows that nobody reads."""
-
-
-def can_capture(device: torch.device) -> bool:
-    """Whether the device runs graphs and the kernels' compiler is installed, which comes with torch for CUDA."""
-    return device.type == "cuda" and find_spec("triton") is not None
 
 
 class DecodeGraphs:
@@ -100,8 +93,7 @@ def decode(decoder: Decoder, table: Tensor) -> Tensor:
     from neuron.model import kernels
 
     caches, tokens = table[:3], table[3]
-    assert isinstance(decoder.embedding, Tensor)
-    x = F.embedding(tokens, decoder.embedding)  # [B, C]
+    x = decoder.embed(tokens)  # [B, C]
     cos_sin = {rope: cache.at(table[2], decoder.dtype) for rope, cache in decoder.ropes.items()}
     n_processors = torch.cuda.get_device_properties(decoder.device).multi_processor_count
     n_splits = kernels.n_splits(len(x), decoder.arch.attention.n_kv_heads, n_processors)
@@ -140,9 +132,9 @@ def _mlp(mlp: GatedMlp, x: Tensor) -> Tensor:
 
 
 def _linear(linear: Linear, x: Tensor) -> Tensor:
-    """One row at the memory's speed by our own kernel, more by the library's matrix product."""
+    """One row at the memory's speed by our own kernel, more by the library's matrix product or the weights' own."""
     from neuron.model import kernels
 
-    if len(x) == 1:
+    if len(x) == 1 and not linear.stacks:
         return kernels.matvec(x, linear.weight, linear.bias)
     return linear(x)

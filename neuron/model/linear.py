@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuron.model import native
-from neuron.model.packed import Formats, PackedWeight, Weight
+from neuron.model.packed import Packed, Packing, Weight, stacks_of
 
 
 class Linear:
@@ -18,7 +17,7 @@ class Linear:
     Args:
         parts: output sizes by the checkpoint's module name (``model.layers.0.self_attn.q_proj``).
         n_in: input size.
-        formats: of the weights that are packed: all of the parts or none.
+        packing: of the decoder's weights. If not all of the parts are packed, they are plain together.
     """
 
     def __init__(
@@ -29,38 +28,41 @@ class Linear:
         bias: bool,
         device: torch.device,
         dtype: torch.dtype,
-        formats: Formats | None = None,
+        packing: Packing | None = None,
     ) -> None:
         n_out = sum(parts.values())
         self.parts = parts
         self.bias = torch.empty(n_out, device=device, dtype=dtype) if bias else None
-        self.packed: list[PackedWeight] = []
-        """One for each part; empty where `weight` holds them."""
-        if formats:
-            self.packed = [
-                PackedWeight(formats[f"{name}.weight"], size, n_in, device) for name, size in parts.items()
-            ]
+        names = {f"{name}.weight": size for name, size in parts.items()}
+        self.stacks = stacks_of(packing, names, n_in, device)
+        """Of the parts; empty where `weight` holds them."""
+        self.weight = torch.empty(0)  # [out, in]
+        if self.stacks:
             self._share_bias()
-            self.weight = torch.empty(0)
         else:
-            self.weight = empty_weight(n_out, n_in, device=device, dtype=dtype)  # [out, in]
+            self.weight = empty_weight(n_out, n_in, device=device, dtype=dtype)
+
+    @property
+    def packed(self) -> list[Packed]:
+        """One for each part; empty where `weight` holds them."""
+        return [part for stack in self.stacks for part in stack.parts]
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [T, in] → [T, out], in x's dtype."""
-        if not self.packed:
+        if not self.stacks:
             return F.linear(x, self.weight, self.bias)
         y = x.new_empty(len(x), sum(self.parts.values()))
         start = 0
-        for weight in self.packed:
-            native.product(weight.matrix(), x, y[:, start : start + weight.shape[0]])
+        for weight, _ in self.stacks:
+            weight.product(x, y[:, start : start + weight.shape[0]])
             start += weight.shape[0]
         return y
 
     def named_views(self) -> Iterator[tuple[str, Weight]]:
         """Checkpoint names with the memory that each tensor belongs in."""
-        start = 0
+        start, packed = 0, self.packed
         for i, (name, size) in enumerate(self.parts.items()):
-            weight = self.packed[i] if self.packed else self.weight[start : start + size]
+            weight = packed[i] if packed else self.weight[start : start + size]
             yield f"{name}.weight", weight
             if self.bias is not None:
                 yield f"{name}.bias", self.bias[start : start + size]
@@ -68,9 +70,9 @@ class Linear:
 
     def _share_bias(self) -> None:
         if self.bias is not None:
-            sizes = [weight.shape[0] for weight in self.packed]
-            for weight, part in zip(self.packed, torch.split(self.bias, sizes), strict=True):
-                weight.bias = part
+            sizes = [stack.whole.shape[0] for stack in self.stacks]
+            for stack, part in zip(self.stacks, torch.split(self.bias, sizes), strict=True):
+                stack.whole.bias = part
 
 
 def empty_weight(n_out: int, n_in: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:

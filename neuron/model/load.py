@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -27,12 +27,13 @@ from neuron.gguf import GgufFile
 from neuron.model.arch import ArchConfig, EncoderConfig
 from neuron.model.checkpoint import Checkpoint
 from neuron.model.decoder import Decoder
-from neuron.model.device import free_bytes
+from neuron.model.device import free_bytes, runs_triton
 from neuron.model.encoder import Encoder
 from neuron.model.families import arch_config
 from neuron.model.gguf_checkpoint import GgufCheckpoint
+from neuron.model.grouped import Groups
 from neuron.model.native import library
-from neuron.model.packed import FORMATS, Formats, PackedWeight, Weight, format_of
+from neuron.model.packed import Format, Packing, Tiles, Weight, format_of
 from neuron.model.safetensors_checkpoint import SafetensorsCheckpoint
 from neuron.progress import Progress, Report, ignore
 
@@ -90,8 +91,8 @@ def load_model(
     arch, sources = plan.arch, checkpoint_names(checkpoint, plan.arch)
     if free is not None:
         check_memory(plan.weight_bytes(), device, free(device))
-    formats = packed_formats(checkpoint, arch, device, dtype, quant)
-    model = build(arch, device=device, dtype=dtype, formats=formats)
+    packing = packing_of(checkpoint, arch, device, dtype, quant)
+    model = build(arch, device=device, dtype=dtype, packing=packing)
     views = dict(model.named_views())
     total = sum(checkpoint.tensors[sources[name]].n_bytes for name in views)
 
@@ -101,15 +102,16 @@ def load_model(
         faults.at("load")
         view, source = views[name], sources[name]
         with torch.inference_mode(inference):
-            if isinstance(view, PackedWeight):
-                view.fill(checkpoint, source)
-            else:
+            if isinstance(view, Tensor):
                 view.copy_(_read(checkpoint, source, view))
+            else:
+                view.fill(checkpoint, source)
         return checkpoint.tensors[source].n_bytes
 
     # The largest first: its copy from the file is gone before the other weights take their memory.
     names = sorted(views, key=lambda name: -views[name].numel())
-    threads = ThreadPoolExecutor(torch.get_num_threads() if formats else 1, "neuron-load")
+    n_threads = torch.get_num_threads() if packing and device.type == "cpu" else 1
+    threads = ThreadPoolExecutor(n_threads, "neuron-load")
     try:
         for done in accumulate(threads.map(fill, names)):
             report(Progress("read", done, total))
@@ -144,8 +146,8 @@ def blueprint(
         WeightMismatch: the checkpoint lacks a tensor of it, or has one that it does not know.
     """
     arch = arch_config(checkpoint.config)
-    formats = packed_formats(checkpoint, arch, device, dtype, quant)
-    plan = build(arch, device=torch.device("meta"), dtype=dtype, formats=formats)
+    packing = packing_of(checkpoint, arch, device, dtype, quant)
+    plan = build(arch, device=torch.device("meta"), dtype=dtype, packing=packing)
     check_balance(plan.named_views(), checkpoint, checkpoint_names(checkpoint, arch), arch)
     return plan
 
@@ -155,41 +157,48 @@ def build(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    formats: Formats | None = None,
+    packing: Packing | None = None,
 ) -> Decoder | Encoder:
     """The module that an architecture describes, its weights uninitialised."""
     if isinstance(arch, EncoderConfig):
         return Encoder(arch, device=device, dtype=dtype)
-    return Decoder(arch, device=device, dtype=dtype, formats=formats)
+    return Decoder(arch, device=device, dtype=dtype, packing=packing)
 
 
-def packed_formats(
+def packing_of(
     checkpoint: Checkpoint,
     arch: ArchConfig | EncoderConfig,
     device: torch.device,
     dtype: torch.dtype,
     quant: str | None = None,
-) -> Formats | None:
-    """How each matrix is kept for the processor's kernels; None where torch computes.
+) -> Packing | None:
+    """How the matrices are kept in the width that they are stored in; None where they are unpacked.
 
     Raises:
-        UnsupportedParameter: ``quant``, and torch computes.
+        UnsupportedParameter: ``quant``, and this build can't compute it there.
     """
-    by_kernels = device.type == "cpu" and dtype == torch.float32 and isinstance(arch, ArchConfig)
-    if not by_kernels or library() is None:
+    layout = _layout(device, dtype, quant) if isinstance(arch, ArchConfig) else None
+    if layout is None:
         if quant:
             raise UnsupportedParameter(
-                f"this build computes {quant} weights of decoders on a CPU in float32, with its compiled kernels",
+                f"this build computes {quant} weights of decoders on a GPU, "
+                "or on a CPU in float32 with its compiled kernels",
                 param="quant",
                 hint="leave --quant out, or load on a CPU with --dtype float32",
             )
         return None
     names = checkpoint_names(checkpoint, arch)
     matrices = ((name, checkpoint.tensors[stored]) for name, stored in names.items())
-    found = {name: format_of(name, info, quant) for name, info in matrices if len(info.shape) == 2}
-    return defaultdict(
-        lambda: FORMATS["F32"], found
-    )  # what is missing in the file is reported by name, later
+    return layout({name: format_of(name, info, quant) for name, info in matrices if len(info.shape) == 2})
+
+
+def _layout(
+    device: torch.device, dtype: torch.dtype, quant: str | None
+) -> Callable[[Mapping[str, Format]], Packing] | None:
+    """A CPU's kernels take every width in float32. Where a GPU has none each step unpacks, so only if asked for."""
+    if device.type == "cpu":
+        return Tiles if dtype == torch.float32 and library() else None
+    return partial(Groups, dtype=dtype) if quant or runs_triton(device) else None
 
 
 def checkpoint_names(checkpoint: Checkpoint, arch: ArchConfig | EncoderConfig) -> dict[str, str]:

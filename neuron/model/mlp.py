@@ -12,7 +12,7 @@ from torch import Tensor
 from neuron.model import native
 from neuron.model.arch import Activation, Mlp
 from neuron.model.linear import Linear
-from neuron.model.packed import Formats, Weight
+from neuron.model.packed import Packing, Weight
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -33,15 +33,15 @@ class GatedMlp:
         hidden_size: int,
         device: torch.device,
         dtype: torch.dtype,
-        formats: Formats | None = None,
+        packing: Packing | None = None,
     ) -> None:
         parts = {f"{name}.gate_proj": config.intermediate, f"{name}.up_proj": config.intermediate}
         down = {f"{name}.down_proj": hidden_size}
         self.gate_up = Linear(
-            parts, hidden_size, bias=config.bias, device=device, dtype=dtype, formats=formats
+            parts, hidden_size, bias=config.bias, device=device, dtype=dtype, packing=packing
         )
         self.down = Linear(
-            down, config.intermediate, bias=config.bias, device=device, dtype=dtype, formats=formats
+            down, config.intermediate, bias=config.bias, device=device, dtype=dtype, packing=packing
         )
         self.activation = config.activation
 

@@ -22,7 +22,7 @@ log = logging.getLogger("neuron.model")
 VERSION = 4
 """As in ``csrc/step.c``; goes up with every change of what Python calls."""
 TORCH_ONLY = "NEURON_TORCH_ONLY"
-"""Environment variable that turns the kernels off, for comparisons."""
+"""Environment variable that turns all kernels off but torch's, for comparisons."""
 
 BUILDS_FOR = {"AVX512": ("v4", "v3"), "AVX2": ("v3",), "DEFAULT": ("any",)}
 """What torch calls the processor's vectors -> the builds that run there, best first."""

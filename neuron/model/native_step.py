@@ -13,7 +13,7 @@ from torch import Tensor
 from neuron.model import native
 from neuron.model.cache import SequenceCache
 from neuron.model.norm import RmsNorm
-from neuron.model.packed import PackedWeight
+from neuron.model.packed import Packed, PackedWeight
 from neuron.model.rope import RopeTable
 
 if TYPE_CHECKING:
@@ -79,7 +79,6 @@ class NativeStep:
         self._tables = [_Turns(decoder.ropes[rope]) for rope in self._ropes]
         self._halves = (_INT * max(1, len(self._ropes)))(*(rope.dim // 2 for rope in self._ropes))
         self._layers = (_Layer * len(decoder.blocks))(*map(self._layer, decoder.blocks))
-        assert isinstance(decoder.embedding, PackedWeight)
         self._model = _Model(
             n_layers=len(decoder.blocks),
             hidden=arch.hidden_size,
@@ -93,8 +92,8 @@ class NativeStep:
             rope_halves=ctypes.addressof(self._halves),
             layers=ctypes.addressof(self._layers),
             norm=decoder.norm.weight.data_ptr(),
-            embedding=decoder.embedding.matrix(),
-            head=decoder.lm_head.packed[0].matrix(),
+            embedding=_matrix(decoder.embedding),
+            head=_matrix(decoder.lm_head.packed[0]),
         )
         lib = native.library()
         assert lib is not None
@@ -105,8 +104,7 @@ class NativeStep:
         weights = (*attention.qkv.packed, *attention.o.packed, *mlp.gate_up.packed, *mlp.down.packed)
         norms = (block.input_norm, block.mlp_norm, attention.q_norm, attention.k_norm)
         rope = -1 if attention.rope is None else self._ropes.index(attention.rope)
-        matrices = (weight.matrix() for weight in weights)
-        return _Layer(*matrices, *map(_address, norms), rope, attention.window or 0)
+        return _Layer(*map(_matrix, weights), *map(_address, norms), rope, attention.window or 0)
 
     def step(self, parts: Sequence[tuple[SequenceCache, Sequence[int], int]]) -> Tensor:
         """Logits [R, V] float32 of as many last rows of each part as it wants; the caches grow.
@@ -186,6 +184,11 @@ class _Turns:
 
 def _array(kind: Any, values: Sequence[int]) -> Any:
     return (kind * len(values))(*values)
+
+
+def _matrix(weight: Tensor | Packed) -> native.Matrix:
+    assert isinstance(weight, PackedWeight)
+    return weight.matrix()
 
 
 def _address(norm: RmsNorm | None) -> int | None:

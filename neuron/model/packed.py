@@ -1,10 +1,13 @@
-"""Weights of a CPU in the width that they are stored in, laid out for its kernels (`csrc/matrix.h`)."""
+"""Weights in the width that they are stored in: the formats, and a CPU's layout for its kernels (`csrc/matrix.h`).
+
+That of a GPU is in `neuron.model.grouped`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -88,9 +91,6 @@ FORMATS = {
 QUANTS = {"int8": "Q8_0", "int4": "Q4_1"}
 """What a load may be asked to turn weights into."""
 
-Formats = Mapping[str, Format]
-"""The format of each weight that is packed, by its name; nothing for models that compute with plain tensors."""
-
 
 def format_of(name: str, stored: TensorInfo, quant: str | None) -> Format:
     """How a matrix of a checkpoint is kept: as it is stored, or in 8 bits where this build can't compute that."""
@@ -135,6 +135,10 @@ class PackedWeight:
             raise IndexError(f"a row beyond the {self.shape[0]} of the matrix")
         return native.rows(self.matrix(), ids)
 
+    def product(self, x: Tensor, y: Tensor) -> None:
+        """``y = x Wᵀ + b``: x [T, in]; y [T, out], whose rows may lie apart."""
+        native.product(self.matrix(), x, y)
+
     def fill(self, checkpoint: Checkpoint, name: str) -> None:
         """Read a tensor of the checkpoint into the tiles."""
         n_tiles = max(1, PIECE_ITEMS // (LANES * self.shape[1]))
@@ -151,5 +155,67 @@ class PackedWeight:
         native.pack(blocks, unit_bytes, tiles)
 
 
-Weight = Tensor | PackedWeight
+class Packed(Protocol):
+    """What the layouts have in common."""
+
+    format: Format
+    shape: torch.Size
+    bias: Tensor | None
+
+    @property
+    def nbytes(self) -> int: ...
+    def numel(self) -> int: ...
+    def rows(self, ids: Tensor) -> Tensor: ...
+    def product(self, x: Tensor, y: Tensor) -> None: ...
+    def fill(self, checkpoint: Checkpoint, name: str) -> None: ...
+
+
+Weight = Tensor | Packed
 """Memory that a tensor of a checkpoint belongs in."""
+
+
+class Stack(NamedTuple):
+    """Weights one above the other that are multiplied at once."""
+
+    whole: Packed
+    parts: Sequence[Packed]
+    """One for each tensor of the checkpoint, on the same memory."""
+
+
+class Packing(Protocol):
+    """Which matrices of a decoder are packed, and in what layout; one for each decoder."""
+
+    formats: Mapping[str, Format]
+    """By the weight's name."""
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes that products take beside the matrices."""
+        ...
+
+    def stacks(self, parts: Mapping[str, int], n_in: int, device: torch.device) -> list[Stack]:
+        """Memory of weights of one product, by their output sizes."""
+        ...
+
+
+class Tiles:
+    """The packing of a CPU: every matrix by itself, as its whole step takes them."""
+
+    scratch_bytes = 0
+
+    def __init__(self, formats: Mapping[str, Format]) -> None:
+        self.formats = formats
+
+    def stacks(self, parts: Mapping[str, int], n_in: int, device: torch.device) -> list[Stack]:
+        """Memory of weights of one product, by their output sizes."""
+        weights = (PackedWeight(self.formats[name], size, n_in, device) for name, size in parts.items())
+        return [Stack(weight, (weight,)) for weight in weights]
+
+
+def stacks_of(
+    packing: Packing | None, parts: Mapping[str, int], n_in: int, device: torch.device
+) -> list[Stack]:
+    """Memory of weights of one product; nothing where not all are packed, and torch multiplies plain tensors."""
+    if packing is None or not packing.formats.keys() >= parts.keys():
+        return []
+    return packing.stacks(parts, n_in, device)

@@ -57,7 +57,7 @@ def test_a_recorded_step_gives_the_logits_of_the_plain_pass(pair: Loaded) -> Non
     want = plain(pair[0], pair[0].new_cache(90), ids)
     cache = pair[1].new_cache(90)
     plain(pair[1], cache, ids[:20])
-    got = [pair[1].step([(cache, [i], True)])[0].cpu() for i in ids[20:]]
+    got = [pair[1].step([(cache, [i], 1)])[0].cpu() for i in ids[20:]]
     torch.testing.assert_close(torch.stack(got), want[20:], atol=TOLERANCE, rtol=0)
     assert cache.length == 90
 
@@ -72,7 +72,7 @@ def test_sequences_join_and_leave_and_batches_are_filled_up(pair: Loaded) -> Non
     got: list[list[torch.Tensor]] = [[] for _ in prompts]
     for step, who in enumerate(([0], [0, 1, 2], [2, 1], [3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6, 7], [7, 0])):
         new = {i: (7 * step + i) % VOCAB for i in who}
-        logits = on_gpu.step([(caches[i], [new[i]], True) for i in who]).cpu()
+        logits = on_gpu.step([(caches[i], [new[i]], 1) for i in who]).cpu()
         for i, row in zip(who, logits, strict=True):
             taken[i].append(new[i])
             got[i].append(row)
@@ -87,7 +87,7 @@ def test_a_long_context_is_shared_among_processors_rightly(pair: Loaded) -> None
     want = plain(on_cpu, on_cpu.new_cache(700), ids)[-1]
     cache = on_gpu.new_cache(700)
     plain(on_gpu, cache, ids[:-1])
-    got = on_gpu.step([(cache, ids[-1:], True)])[0].cpu()
+    got = on_gpu.step([(cache, ids[-1:], 1)])[0].cpu()
     torch.testing.assert_close(got, want, atol=5 * TOLERANCE, rtol=0)
 
 
@@ -96,7 +96,7 @@ def test_greedy_text_is_that_of_the_cpu(pair: Loaded) -> None:
     for decoder in pair:
         cache, new, ids = decoder.new_cache(64), prompt(12), []
         for _ in range(40):
-            new = [int(decoder.step([(cache, new, True)])[0].argmax())]
+            new = [int(decoder.step([(cache, new, 1)])[0].argmax())]
             ids += new
         said.append(ids)
     assert said[0] == said[1]
@@ -110,7 +110,7 @@ def test_in_bfloat16_the_recorded_step_stays_close_to_the_plain_pass(tmp_path: P
     want = plain(decoder, decoder.new_cache(120), ids)[20:]
     cache = decoder.new_cache(120)
     plain(decoder, cache, ids[:20])
-    got = torch.stack([decoder.step([(cache, [i], True)])[0].cpu() for i in ids[20:]])
+    got = torch.stack([decoder.step([(cache, [i], 1)])[0].cpu() for i in ids[20:]])
     divergence = torch.nn.functional.kl_div(
         got.log_softmax(-1), want.log_softmax(-1), log_target=True, reduction="batchmean"
     )

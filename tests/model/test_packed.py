@@ -49,7 +49,7 @@ def unpacked(decoder: Decoder) -> Decoder:
     for name, view in plain.named_views():
         own = views[name]
         assert isinstance(view, Tensor)
-        view.copy_(own.rows(torch.arange(own.shape[0])) if isinstance(own, PackedWeight) else own)
+        view.copy_(own if isinstance(own, Tensor) else own.rows(torch.arange(own.shape[0])))
     plain.capture(16)
     plain.native = None
     return plain
