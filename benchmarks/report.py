@@ -28,8 +28,9 @@ others differ: the ratios mean more than the figures.
 llama.cpp runs as its server (xllamacpp), its bare loop is timed by itself. Neither it nor a node beside it keeps
 anything of earlier prompts; no node guesses tokens ahead ([speculation](speculation.md) is measured apart).
 transformers runs its forward pass with its own cache in a loop. neuron's bare loop is its decoder
-without server and sampler. What was tried, and what came of it, is in [log.md](log.md), quality by format in
-[quality.md](quality.md), a GPU in [gpu.md](gpu.md).
+without server and sampler. A load, which ends with a first token, stands beside reading the file into new memory.
+What was tried, and what came of it, is in [log.md](log.md), quality by format in [quality.md](quality.md), a GPU in
+[gpu.md](gpu.md).
 """
 
 
