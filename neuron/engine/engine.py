@@ -89,6 +89,7 @@ class Engine:
         with self._using(generation.model_id) as model:
             if not model.generates:
                 raise _only_embeds(model.id)
+            model.gate.check(generation.principal, generation.principal_limit, generation.n)
             answers = await asyncio.to_thread(
                 lambda: model.answers(generation, model.encode(generation.prompt))
             )
@@ -105,6 +106,7 @@ class Engine:
         principal_limit: int | None = None,
     ) -> Embeddings:
         with self._using(model_id) as model:
+            model.gate.check(principal, principal_limit, 1)
             run = await asyncio.to_thread(encode_inputs, model, inputs)
             run.principal, run.principal_limit = principal, principal_limit
             self._check_still(model)

@@ -66,21 +66,24 @@ class Gate:
         self.queue_timeout_s = settings.queue_timeout_s
         self._advance()
 
+    def check(self, principal: str, principal_limit: int | None, n_answers: int) -> None:
+        """Refuse who can't enter now, whatever it asks for, before the work of preparing it; raises as `enter`."""
+        self._check_share(principal, principal_limit, n_answers)
+        nobody_fits = self.waiting or (self.running and self.in_flight >= self.max_in_flight)
+        if nobody_fits and len(self.waiting) >= self.max_queue_depth:
+            raise self._full()
+
     def enter(self, entrant: E, start: Callable[[E], None], refuse: Callable[[E, NeuronError], None]) -> None:
         """Start the entrant now or queue it; ``refuse`` is called later if it waits too long.
 
         Raises `OverShare` when its caller has enough, and `QueueFull` when there is no room to wait.
         """
-        self._check_share(entrant)
+        self._check_share(entrant.principal, entrant.principal_limit, entrant.n_answers)
         if not self.waiting and self._fits(entrant):
             self._start(entrant, lambda: start(entrant))
             return
         if len(self.waiting) >= self.max_queue_depth:
-            self.rejected_queue_full += 1
-            raise QueueFull(
-                f"the queue is full: {len(self.running)} running, {len(self.waiting)} waiting",
-                retry_after_s=self.retry_after_s(),
-            )
+            raise self._full()
         patience_s = self.queue_timeout_s
         timer = asyncio.get_running_loop().call_later(
             patience_s, lambda: self._time_out(entrant, refuse, patience_s)
@@ -113,16 +116,24 @@ class Gate:
         """Answers that are being computed."""
         return sum(entrant.n_answers for entrant in self.running)
 
-    def _check_share(self, entrant: Entrant) -> None:
+    def _check_share(self, principal: str, limit: int | None, n_answers: int) -> None:
         """An entrant that is larger than its caller's share by itself passes when the caller has nothing else."""
-        limit = entrant.principal_limit
-        held = sum(e.n_answers for e in self._all() if e.principal == entrant.principal)
-        if limit is None or not held or held + entrant.n_answers <= limit:
+        if limit is None:
+            return
+        held = sum(e.n_answers for e in self._all() if e.principal == principal)
+        if not held or held + n_answers <= limit:
             return
         self.rejected_over_share += 1
         raise OverShare(
-            f"{held} answers for {entrant.principal!r} run or wait on this model, and it may have {limit}",
+            f"{held} answers for {principal!r} run or wait on this model, and it may have {limit}",
             hint="wait for one of them to end",
+            retry_after_s=self.retry_after_s(),
+        )
+
+    def _full(self) -> QueueFull:
+        self.rejected_queue_full += 1
+        return QueueFull(
+            f"the queue is full: {len(self.running)} running, {len(self.waiting)} waiting",
             retry_after_s=self.retry_after_s(),
         )
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
 from neuron.engine.answer import Answer
@@ -46,6 +47,8 @@ TAIL_TOKENS = 16
 """Of the prompt's end: enough to see whether the template has opened the thinking."""
 N_LARGEST = 3
 """Messages that a refusal for length names."""
+N_COUNTED = 16
+"""The longest, of which tokens are counted for that: a body can have 200,000 messages."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -223,9 +226,11 @@ class LoadedModel:
 
     def _name_largest(self, error: PromptTooLong, prompt: ChatPrompt) -> None:
         """Add to a refusal which messages are the largest (of huge ones, by their bytes)."""
+        texts = [str(m.get("content") or "") for m in prompt.messages]
+        longest = nlargest(N_COUNTED, range(len(texts)), key=lambda i: len(texts[i]))
         sizes = [
-            {"index": i, "role": str(m.get("role")), "tokens": self._n_tokens(str(m.get("content") or ""))}
-            for i, m in enumerate(prompt.messages)
+            {"index": i, "role": str(prompt.messages[i].get("role")), "tokens": self._n_tokens(texts[i])}
+            for i in sorted(longest)
         ]
         largest = sorted(sizes, key=lambda size: -int(str(size["tokens"])))[:N_LARGEST]
         error.details["largest"] = largest

@@ -202,3 +202,34 @@ def test_new_limits_let_in_who_waits_and_keep_who_has_a_place() -> None:
         assert it.names() == ["a", "b", "c"]
 
     run(scenario)
+
+
+def test_who_finds_no_room_is_told_before_the_work_and_counted_once() -> None:
+    async def scenario() -> None:
+        it = door(places=1, queue=1)
+        it.gate.check("a", None, 1)
+        it.ask("a")
+        it.gate.check("a", None, 1)
+        it.ask("a")
+        with pytest.raises(QueueFull, match="1 running, 1 waiting"):
+            it.gate.check("a", None, 1)
+        assert it.gate.rejected_queue_full == 1
+        with pytest.raises(OverShare, match="2 answers for 'a'"):
+            it.gate.check("a", 2, 1)
+        it.finish()
+        it.gate.check("a", None, 1)
+
+    run(scenario)
+
+
+def test_without_a_queue_there_is_room_while_there_are_places() -> None:
+    async def scenario() -> None:
+        it = door(places=2, queue=0)
+        it.gate.check("a", None, 1)
+        it.ask("a")
+        it.gate.check("a", None, 1)
+        it.ask("a")
+        with pytest.raises(QueueFull):
+            it.gate.check("a", None, 1)
+
+    run(scenario)
