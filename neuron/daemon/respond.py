@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 IGNORED_HEADER = "x-neuron-ignored-params"
 MAX_IGNORED_NAMED = 32
+RETRIES_HEADER = "x-stainless-retry-count"
+"""How often official clients have tried before, as they say."""
 RECORD = "record"
 """In a request's state: its `Record`, where it asks for text or vectors."""
 
@@ -62,9 +64,11 @@ def admitted(request: AnyRequest) -> bool:
 
 
 def asked_by(request: AnyRequest) -> dict[str, Any]:
-    """Who asks and how much they may have, as the guards found it; in the engine's words."""
+    """Who asks and how much they may have, as the guards found it, and whether they ask again; in the engine's
+    words."""
     caller = request.scope["state"][CALLER]
-    return {"principal": caller.name, "principal_limit": caller.limit}
+    returns = request.headers.get(RETRIES_HEADER, "0") != "0"
+    return {"principal": caller.name, "principal_limit": caller.limit, "returns": returns}
 
 
 def ignored_header(names: Iterable[str]) -> dict[str, str]:

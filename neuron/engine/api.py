@@ -156,6 +156,7 @@ class EngineApi(Protocol):
         *,
         principal: str = ANONYMOUS,
         principal_limit: int | None = None,
+        returns: bool = False,
     ) -> Embeddings:
         """One vector for each input. Raises what `submit` raises; `PromptTooLong` names the input in ``param``."""
         ...

@@ -89,7 +89,9 @@ class Engine:
         with self._using(generation.model_id) as model:
             if not model.generates:
                 raise _only_embeds(model.id)
-            model.gate.check(generation.principal, generation.principal_limit, generation.n)
+            model.gate.check(
+                generation.principal, generation.principal_limit, generation.n, generation.returns
+            )
             answers = await asyncio.to_thread(
                 lambda: model.answers(generation, model.encode(generation.prompt))
             )
@@ -104,9 +106,10 @@ class Engine:
         *,
         principal: str = ANONYMOUS,
         principal_limit: int | None = None,
+        returns: bool = False,
     ) -> Embeddings:
         with self._using(model_id) as model:
-            model.gate.check(principal, principal_limit, 1)
+            model.gate.check(principal, principal_limit, 1, returns)
             run = await asyncio.to_thread(encode_inputs, model, inputs)
             run.principal, run.principal_limit = principal, principal_limit
             self._check_still(model)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from neuron.engine.promises import Promises
 from neuron.engine.turns import Turns
 from neuron.errors import InsufficientCache, NeuronError, OverShare, QueueFull
 from neuron.settings import Settings
@@ -59,6 +61,7 @@ class Gate:
     """`time.monotonic` when somebody last left, or of the load."""
     running: set[Entrant] = field(default_factory=set)
     waiting: Turns[_Waiting] = field(default_factory=Turns)
+    promises: Promises = field(default_factory=Promises)
 
     def configure(self, settings: Settings) -> None:
         """Take other limits. What has a place keeps it; who waits enters if there is room now."""
@@ -66,12 +69,21 @@ class Gate:
         self.queue_timeout_s = settings.queue_timeout_s
         self._advance()
 
-    def check(self, principal: str, principal_limit: int | None, n_answers: int) -> None:
-        """Refuse who can't enter now, whatever it asks for, before the work of preparing it; raises as `enter`."""
+    def check(
+        self, principal: str, principal_limit: int | None, n_answers: int, returns: bool = False
+    ) -> None:
+        """Refuse who can't enter now, whatever it asks for, before the work of preparing it; raises as `enter`.
+
+        Up to half of the queue is kept for those who were told to come again: who was refused before and
+        ``returns`` has it, so that who asks without a pause does not always come first.
+        """
         self._check_share(principal, principal_limit, n_answers)
+        kept = 0 if returns else min(self.promises.outstanding(), self.max_queue_depth // 2)
         nobody_fits = self.waiting or (self.running and self.in_flight >= self.max_in_flight)
-        if nobody_fits and len(self.waiting) >= self.max_queue_depth:
-            raise self._full()
+        if nobody_fits and len(self.waiting) >= self.max_queue_depth - kept:
+            raise self._full(kept)
+        if returns:
+            self.promises.keep()
 
     def enter(self, entrant: E, start: Callable[[E], None], refuse: Callable[[E, NeuronError], None]) -> None:
         """Start the entrant now or queue it; ``refuse`` is called later if it waits too long.
@@ -102,9 +114,14 @@ class Gate:
         self._advance()
 
     def retry_after_s(self) -> int:
-        """Seconds until a place is likely to be free, 1 to 60, from how long generations took."""
-        rounds = (len(self.waiting) + 1) / self.max_in_flight
-        return int(min(60, max(1, rounds * self.mean_duration_s)))
+        """Seconds until a place is likely to be free, 1 to 60: from how long generations took (or, before the first
+        has ended, take), and how many come before, those who were told to come again among them."""
+        rounds = (len(self.waiting) + self.promises.outstanding() + 1) / self.max_in_flight
+        return math.ceil(min(60, max(1, rounds * (self.mean_duration_s or self._longest_s()))))
+
+    def _longest_s(self) -> float:
+        """How long the oldest that runs has been at it."""
+        return max((time.monotonic() - e.started_s for e in self.running if e.started_s), default=0.0)
 
     @property
     def busy(self) -> bool:
@@ -130,11 +147,14 @@ class Gate:
             retry_after_s=self.retry_after_s(),
         )
 
-    def _full(self) -> QueueFull:
+    def _full(self, kept: int = 0) -> QueueFull:
         self.rejected_queue_full += 1
+        wait_s = self.retry_after_s()
+        self.promises.make(wait_s)
+        held = f", {kept} places kept for those who come again" if kept else ""
         return QueueFull(
-            f"the queue is full: {len(self.running)} running, {len(self.waiting)} waiting",
-            retry_after_s=self.retry_after_s(),
+            f"the queue is full: {len(self.running)} running, {len(self.waiting)} waiting{held}",
+            retry_after_s=wait_s,
         )
 
     def _all(self) -> Iterator[Entrant]:

@@ -120,6 +120,8 @@ class Generation:
     """Who asks: callers take turns in the queue of a model."""
     principal_limit: int | None = None
     """Most answers of this caller that may run and wait on the model; None: no bound."""
+    returns: bool = False
+    """Its client was refused before, as it says, and comes again."""
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     """None: up to the context."""

@@ -119,7 +119,7 @@ def page(found: list[Line]) -> str:
     parts = [
         "# Scorecard\n\nLoad, faults, bad inputs and right answers, measured with a tiny model on a CPU. "
         "`make scorecard` writes\nthis page and `scorecard.json`. A row that no test reported reads `not run`. "
-        "What the long forms last came to is in\n[long-runs.md](long-runs.md).\n\n"
+        "What the long forms last came to is in\n[long-runs.md](long-runs.md) and [soak.md](soak.md).\n\n"
         f"{n['met']} met, {n['missed']} missed, {n['not run']} not run.\n"
     ]
     for section, names in SECTIONS.items():

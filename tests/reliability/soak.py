@@ -86,14 +86,19 @@ class Soak:
             "samples": [asdict(one) for one in self.samples],
         }
 
-    def summary(self) -> str:
-        """One line."""
-        slopes, outcomes = self.slopes(), Counter(one.outcome for one in self.seen)
-        ended = ", ".join(f"{n} {outcome}" for outcome, n in sorted(outcomes.items()))
+    def counts(self) -> str:
+        """What was done and what was wrong."""
+        outcomes = Counter(one.outcome for one in self.seen)
+        ended = ", ".join(f"{n:,} {outcome}" for outcome, n in sorted(outcomes.items()))
+        n_requests = f"{len(self.seen):,} requests in {self.took_s:.0f} s ({ended}), {self.n_loads} loads"
+        return f"{n_requests}: {len(self.faults)} faults"
+
+    def growth(self) -> str:
+        """What was kept."""
+        slopes = self.slopes()
         return (
-            f"{len(self.seen)} requests in {self.took_s:.0f} s ({ended}), {self.n_loads} loads: "
-            f"{len(self.faults)} faults; {slopes['rss_kb'] / 1e3:+.2f} MB, {slopes['n_descriptors']:+.1f} "
-            f"descriptors and {slopes['n_threads']:+.1f} threads for 1000 requests"
+            f"; {slopes['rss_kb'] / 1e3:+.2f} MB, {slopes['n_descriptors']:+.1f} descriptors, "
+            f"{slopes['n_threads']:+.1f} threads for 1000 requests"
         )
 
 
@@ -187,7 +192,7 @@ def main() -> int:
     minutes, seed = float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else SEED
     about = soak_page.about(ROOT)
     done = soak(60 * minutes, seed)
-    print(done.summary(), *done.faults, sep="\n")
+    print(done.counts() + done.growth(), *done.faults, sep="\n")
     report = {**about, **done.report()}
     (ROOT / "docs" / "soak.json").write_text(json.dumps(report, indent=1) + "\n")
     (ROOT / "docs" / "soak.md").write_text(soak_page.page(report))

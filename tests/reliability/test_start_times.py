@@ -1,4 +1,4 @@
-"""How long a node takes until it answers, and until it says that its port is taken. A slow machine fails no test."""
+"""How long a node takes until it answers, and until it says that its port is taken. No test fails for slowness."""
 
 from __future__ import annotations
 

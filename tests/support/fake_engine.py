@@ -369,6 +369,7 @@ class FakeEngine:
         *,
         principal: str = ANONYMOUS,
         principal_limit: int | None = None,
+        returns: bool = False,
     ) -> Embeddings:
         """A vector of three numbers, of which the second is the number of tokens."""
         self.embedders.append((principal, principal_limit))
