@@ -40,15 +40,15 @@ async def read(request: AnyRequest, shape: type[T], limit_bytes: int) -> tuple[T
         ClientGone: it left before the body was there.
     """
     _demand_json(request)
-    content = await _content(request, limit_bytes)
-    with _without_collection():
-        return _decoded(content, shape)
+    return decoded(await _content(request, limit_bytes), shape)
 
 
-def _decoded(content: bytes, shape: type[T]) -> tuple[T, list[str]]:
-    value = json_object(content)
+def decoded(content: bytes, shape: type[T]) -> tuple[T, list[str]]:
+    """The same of bytes."""
     known = shape.__struct_encode_fields__  # type: ignore[attr-defined]  # `msgspec.structs.fields` takes a millisecond
-    return typed(value, shape), [name for name in value if name not in known]
+    with _without_collection():
+        value = json_object(content)
+        return typed(value, shape), [name for name in value if name not in known]
 
 
 @contextmanager

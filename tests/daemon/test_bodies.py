@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import gzip
 from typing import Any
 
 import pytest
 
+from neuron.daemon import body
+from neuron.errors import MalformedJson, NeuronError
+from neuron.wire.chat import ChatCompletionRequest
 from tests.support.node_server import NodeServer, http, parsed, read_all
 
 CHAT = "/v1/chat/completions"
@@ -195,3 +200,27 @@ def test_a_client_that_waits_for_continue_gets_it(node: NodeServer) -> None:
         assert b" 100 " in sock.recv(100)
         sock.sendall(GOOD)
         assert parsed(read_all(sock))[0] == 200
+
+
+@pytest.mark.parametrize("content", [GOOD, MALFORMED["cut"], b'{"model": 1}'])
+def test_the_collector_of_cycles_is_off_while_a_body_is_read_and_on_again_after_it(
+    content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def watched(content: bytes) -> Any:
+        seen.append(gc.isenabled())
+        return json_object(content)
+
+    json_object = body.json_object
+    monkeypatch.setattr(body, "json_object", watched)
+    with contextlib.suppress(NeuronError):
+        body.decoded(content, ChatCompletionRequest)
+    assert (seen, gc.isenabled()) == ([False], True)
+
+
+def test_depth_is_counted_in_objects_and_lists_alike() -> None:
+    fits = b'{"a":[' * 32 + b"]}" * 32
+    assert body.json_object(fits)
+    with pytest.raises(MalformedJson, match="deeper than 64"):
+        body.json_object(b'{"a":[' * 32 + b"[]" + b"]}" * 32)

@@ -14,7 +14,7 @@ import pytest
 
 from neuron.engine.engine import Engine
 from neuron.engine.request import Generation, LoadSpec, Sampling, TokenPrompt
-from neuron.errors import OverShare
+from neuron.errors import OverShare, QueueFull
 from tests.engine.conftest import SETTINGS
 
 EMBEDDED = [TokenPrompt(ids=[5, 6, 7])]
@@ -108,3 +108,16 @@ async def test_a_share_holds_for_text_and_vectors_together_and_for_each_caller_a
         assert (await engine.embed("tiny", EMBEDDED, principal="a", principal_limit=2)).vectors
         with pytest.raises(OverShare):
             await engine.submit(asked("a", 2, n=2))
+
+
+async def test_who_finds_no_room_is_refused_before_its_prompt_is_looked_at(tiny: tuple[Path, Any]) -> None:
+    engine = Engine(replace(SETTINGS, max_in_flight=1, max_queue_depth=0))
+    await engine.start()
+    await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
+    wrong = replace(asked("b"), prompt=TokenPrompt(ids=[10**6]))
+    async with await engine.submit(asked("a", n_tokens=200)):
+        with pytest.raises(QueueFull):
+            await engine.submit(wrong)
+        with pytest.raises(QueueFull):
+            await engine.embed("tiny", [wrong.prompt])
+    await engine.close()

@@ -125,7 +125,7 @@ def test_twice_as_many_official_clients_as_there_is_room_for_are_all_answered(
         ]
     answered = [n for n in asked_again if n is not None]
     figure = (
-        f"{len(answered)} of {len(asked_again)} requests of {n_clients} clients without pauses, where there is room "
+        f"{len(answered)} of {len(asked_again)} requests of {n_clients} clients without pauses, with room "
         f"for {PLACES + QUEUE}; {sum(n > 0 for n in answered)} were refused before, at most {max(answered)} times"
     )
     scorecard(5, figure, "100 %", len(answered) == len(asked_again))
