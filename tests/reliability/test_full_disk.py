@@ -96,7 +96,7 @@ def test_a_fetch_that_a_disk_has_no_room_for(
         golden = text_of(ask(running))
         with filled(disk, 4 << 20):
             assert "not enough disk" in refusal(load(running)), "before its first byte"
-        hub.bytes_per_s = 3_000_000
+        hub.bytes_per_s = 400_000
         answers: list[httpx.Response] = []
         loading = threading.Thread(target=lambda: answers.append(load(running)))
         loading.start()
