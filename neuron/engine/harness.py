@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
+import sys
 import threading
 import warnings
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from neuron.engine.sequence import Output
@@ -54,17 +57,7 @@ class Harnesses:
         """The torch harness; blocking. Raises `HarnessNotEnabled` where torch is not installed."""
         with self._lock:
             if self._torch is None:
-                # Threads of a kernel that wait in a busy loop make a step 5 to 10 times slower where the cores are
-                # shared, and no faster where they are not. Read once, when the library is loaded.
-                os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-                # torch says so once where NumPy is missing, which nothing here uses
-                warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
-                try:
-                    module = importlib.import_module(HARNESSES["torch"])
-                except ModuleNotFoundError as e:
-                    if e.name != "torch":
-                        raise
-                    raise HarnessNotEnabled("harness torch needs PyTorch", hint="pip install torch") from e
+                module = _imported()
                 self._torch = module.TorchHarness(self._settings, self._deliver, self._models)
             return self._torch
 
@@ -81,3 +74,24 @@ class Harnesses:
         """End the device threads; blocking."""
         if self._torch is not None:
             self._torch.close()
+
+
+def _imported() -> ModuleType:
+    """The module with everything that it needs, above all torch."""
+    is_first = "torch" not in sys.modules
+    # Threads of a kernel that wait in a busy loop make a step 5 to 10 times slower where the cores are
+    # shared, and no faster where they are not. Read once, when the library is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # torch says so once where NumPy is missing, which nothing here uses
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+    try:
+        module = importlib.import_module(HARNESSES["torch"])
+    except ModuleNotFoundError as e:
+        if e.name != "torch":
+            raise
+        raise HarnessNotEnabled("harness torch needs PyTorch", hint="pip install torch") from e
+    if is_first:
+        # What was imported stays. A full collection, as after each unload, would look at 200,000 objects of it and
+        # hold the interpreter for a tenth of a second.
+        gc.freeze()
+    return module
