@@ -147,8 +147,9 @@ class Decoder:
     def capture(self, most: int) -> None:
         """Make ready to decode up to ``most`` sequences in the device's fastest way; the weights must be there."""
         if runs_triton(self.device):
-            self._compile()
-            self.graphs = DecodeGraphs(self, most)
+            with torch.cuda.device(self.device):  # Triton and graphs take the thread's current one
+                self._compile()
+                self.graphs = DecodeGraphs(self, most)
         elif isinstance(self.embedding, PackedWeight):
             self.native = NativeStep(self)
 

@@ -33,17 +33,19 @@ def product(x: Tensor, weight: Stored, bias: Tensor | None, y: Tensor) -> None:
 
     For one row the weights are what is stored, for more they are rounded to x's dtype.
     """
-    if len(x) == 1:
-        _launch_one_row(x, weight, bias, y)
-    else:
-        _launch_few_rows(x, weight, bias, y, n_splits(len(weight.scales), processors(x.device)))
+    with torch.cuda.device_of(x):  # Triton launches on the thread's current one
+        if len(x) == 1:
+            _launch_one_row(x, weight, bias, y)
+        else:
+            _launch_few_rows(x, weight, bias, y, n_splits(len(weight.scales), processors(x.device)))
 
 
 def unpack(weight: Stored, out: Tensor) -> None:
     """The matrix as numbers of another dtype: out [out, in], contiguous."""
     n_out, n_groups = weight.scales.shape
     grid = (triton.cdiv(n_out, UNPACK["OUTS"]), triton.cdiv(n_groups, UNPACK["GROUPS"]))
-    _unpack[grid](*_pointers(weight), out, n_out, n_groups, **_flags(weight), **UNPACK)
+    with torch.cuda.device_of(out):
+        _unpack[grid](*_pointers(weight), out, n_out, n_groups, **_flags(weight), **UNPACK)
 
 
 def processors(device: torch.device) -> int:
