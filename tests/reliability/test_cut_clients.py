@@ -151,10 +151,11 @@ def test_afterwards_the_node_answers_as_before(
 ) -> None:
     assert text_of(ask(running, 12)) == golden
     assert busy(client) == (0, 0)
+    slowest_s, parts, tokens = max(freed_s), max(begun_after["prefill"]), max(begun_after["step"])
     if (n_cuts := len(freed_s)) == 10:
-        slowest_s, parts, tokens = max(freed_s), max(begun_after["prefill"]), max(begun_after["step"])
         figure = f"{n_cuts} of {n_cuts} free, the slowest after {1e3 * slowest_s:.0f} ms"
         scorecard(11, figure, "100 %, slot free <= 250 ms", slowest_s <= SLOT_S)
         figure = f"at most {parts} parts of a prompt and {tokens} tokens begun after the cut"
         scorecard(12, figure, "<= 1 chunk", parts * PART_TOKENS + tokens <= PART_TOKENS)
-        assert parts * PART_TOKENS + tokens <= 3 * PART_TOKENS
+    assert parts <= 4
+    assert tokens <= 30, "it went on for one that had left"
