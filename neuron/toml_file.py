@@ -13,6 +13,8 @@ import msgspec
 from neuron.errors import ConfigError
 
 T = TypeVar("T")
+MOST_QUOTED = 300
+"""Characters of what somebody wrote in a message."""
 
 
 def parsed(path: Path, text: str) -> dict[str, Any]:
@@ -46,7 +48,8 @@ def tables(path: Path, text: str, shape: type[T]) -> Iterator[tuple[str, T, int]
         line = line_of(text, name)
         if not isinstance(table, dict):
             raise ConfigError(
-                f"{path}:{line}: {name!r} is not a table", hint=f"write [{name}] above its keys"
+                f"{path}:{line}: {_printable(repr(name))} is not a table",
+                hint=f"write {_printable(f'[{name}]')} above its keys",
             )
         try:
             yield name, msgspec.convert(table, shape), line
@@ -57,8 +60,9 @@ def tables(path: Path, text: str, shape: type[T]) -> Iterator[tuple[str, T, int]
 
 
 def _printable(text: str) -> str:
-    """Text of others in a message: control characters are spelled."""
-    return text if text.isprintable() else ascii(text)[1:-1]
+    """Text of others in a message: control characters are spelled, and what is long is cut."""
+    spelled = text if text.isprintable() else ascii(text)[1:-1]
+    return spelled if len(spelled) <= MOST_QUOTED else f"{spelled[:MOST_QUOTED]}…"
 
 
 def _key_in(message: str) -> str | None:

@@ -133,11 +133,11 @@ def _is_repo_id(repo: str) -> bool:
 def _package(rest: str, text: str) -> Reference:
     name, version = _split_at(rest, "==" if "==" in rest else "@")
     _require(
-        len(name) <= 128 and _PACKAGE.fullmatch(name) is not None,
+        len(name) <= 128 and _PACKAGE.fullmatch(name) is not None and ".." not in name,
         text,
         f"'{_shown(name)}' is not a package name",
     )
-    good = version is None or _VERSION.fullmatch(version) is not None
+    good = version is None or (_VERSION.fullmatch(version) is not None and ".." not in version)
     _require(good, text, "after the package name comes '==' or '@' and one exact version")
     return Reference("pypi", name, version, text)
 
