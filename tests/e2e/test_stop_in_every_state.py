@@ -122,7 +122,7 @@ def test_a_second_signal_ends_it_at_once(smollm2_gguf: Path, scorecard: Scorecar
         running.process.terminate()
         eventually(lambda: running.get("/ready").status_code == 503)
         took_s = stopped_s(running)
-        scorecard(14, f"exit after {took_s:.2f} s, in an answer", "exit <= 1 s", took_s <= 1)
+        scorecard(14, f"exit after {took_s:.2f} s, in an answer of SmolLM2", "exit <= 1 s", took_s <= 1)
         assert took_s < 5
 
 
