@@ -175,7 +175,9 @@ def test_before_it_answers() -> None:
 def test_the_scorecard_gets_the_times(scorecard: Scorecard) -> None:
     if set(exits_s) == STATES:
         state, took_s = max(exits_s.items(), key=lambda item: item[1])
-        figure = f"SmolLM2, {len(STATES)} states, drain {DRAIN_S} s: the slowest exit 0 after {took_s:.1f} s ({state})"
+        figure = (
+            f"SmolLM2, {len(STATES)} states, drain {DRAIN_S} s: slowest exit 0 after {took_s:.1f} s ({state})"
+        )
         target = "exit 0 <= drain + 2 s, terminal event to all"
         scorecard(13, figure, target, took_s <= DRAIN_S + 2)
 
