@@ -78,8 +78,8 @@ def load_model(
     ``free`` says how many bytes may be taken on a device; None: the weights are not compared with them.
 
     Peak memory is the weights and a piece of a matrix for each thread; where torch computes, a small tensor of the
-    file, or twice the largest one. Every parameter is filled exactly once and every tensor of the checkpoint is used,
-    or `WeightMismatch` says which are not, before anything is allocated.
+    file, or twice the largest one. Every parameter is filled exactly once and every tensor of the checkpoint is
+    used, or `WeightMismatch` says which are not, before anything is allocated.
 
     Raises:
         UnsupportedArchitecture, InvalidModelFile, WeightMismatch, WeightsChanged
