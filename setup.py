@@ -12,7 +12,7 @@ LEVELS = {
     "v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
     "v3": ["-march=x86-64-v3"],
 }
-BUILDS = LEVELS if platform.machine().lower() in ("x86_64", "amd64") else {"any": []}
+BUILDS = {**(LEVELS if platform.machine().lower() in ("x86_64", "amd64") else {}), "any": []}
 
 setup(
     ext_modules=[

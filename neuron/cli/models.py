@@ -78,7 +78,7 @@ def _row(model: ModelInfo) -> tuple[object, ...]:
         model.id,
         model.status,
         megabytes(model.vram_used_mb),
-        model.quant or "-",
+        _kept(model),
         model.dtype or "-",
         model.device or ",".join(f"cuda:{index}" for index in model.devices) or "-",
         model.limit.context,
@@ -89,6 +89,12 @@ def _row(model: ModelInfo) -> tuple[object, ...]:
         "pinned" if model.pinned else "-" if model.ttl_s is None else shown(model.ttl_s),
         _error(model),
     )
+
+
+def _kept(model: ModelInfo) -> str:
+    """What most of the weights are in: in the file, and in memory where that is something else."""
+    kept = model.weights or model.quant
+    return "-" if kept is None else kept if kept == model.quant else f"{model.quant}→{kept}"
 
 
 def _error(model: ModelInfo) -> str:

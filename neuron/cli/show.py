@@ -21,6 +21,8 @@ EXAMPLES = (
 )
 TEMPLATE_CHARS = 60
 SHA_CHARS = 12
+KEPT, OTHERS = {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"}, "Q8_0"
+"""What a decoder's kernels compute as it is stored, and what they turn the rest into (`neuron.model.packed`)."""
 
 
 def run(
@@ -108,7 +110,7 @@ def _fields(found: ModelDescription) -> list[tuple[str, object]]:
         *([("source", f"{found.source} at {found.revision}")] if found.source else []),
         ("architecture", found.architecture or "not said"),
         ("parameters", f"{found.parameters:,}"),
-        ("stored as", found.quant),
+        ("stored as", found.quant if found.quant in KEPT else f"{found.quant}, kept as {OTHERS} in memory"),
         ("context", "not said" if found.context is None else f"{found.context:,} tokens"),
         *((name, f"{value:,}") for name, value in shape.items() if value is not None),
         *((f"{name} token", token) for name, token in found.special_tokens.items()),

@@ -28,22 +28,31 @@ class Scheduler:
         self.chunk_tokens = chunk_tokens
         self.few_rows = few_rows
         self.running: list[Sequence] = []
+        self._shortest_first = False
 
     def plan(self) -> list[Part]:
         """The next step.
 
-        A prompt is computed ``chunk_tokens`` at a time, first come first served, and less while others decode, so
-        that a long prompt does not hold up running streams.
+        Prompts are computed ``chunk_tokens`` at a time, and less while others decode, so that a long prompt does
+        not hold up running streams.
         """
         decoding = [s for s in self.running if s.is_decoding]
         budget = self._beside(len(decoding)) if decoding else self.chunk_tokens
         parts: list[Part] = []
-        for sequence in self.running:
-            if budget and not sequence.is_decoding:
+        for sequence in self._prompts():
+            if budget:
                 ids = sequence.next_ids(budget)
                 budget -= len(ids)
                 parts.append(Part(sequence, ids, []))
         return self._drafted(decoding, sum(len(part.ids) for part in parts)) + parts
+
+    def _prompts(self) -> list[Sequence]:
+        """Those to compute: in one step first come first served, in the next the one with the least left first.
+        So a short prompt waits for a chunk of a long one, and a long one gets half of the steps at least.
+        """
+        prompts = [s for s in self.running if not s.is_decoding]
+        self._shortest_first = not self._shortest_first
+        return sorted(prompts, key=lambda s: s.n_prompt_left) if self._shortest_first else prompts
 
     def _beside(self, n_decoding: int) -> int:
         """Prompt tokens beside so many that decode: a quarter of a chunk, or what is left of few rows."""

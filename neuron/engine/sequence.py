@@ -83,6 +83,11 @@ class Sequence:
         return self.cache is not None and self.cache.length >= len(self.prompt_ids)
 
     @property
+    def n_prompt_left(self) -> int:
+        """Tokens of the prompt that are not in the cache yet."""
+        return len(self.prompt_ids) - (self.cache.length if self.cache is not None else 0)
+
+    @property
     def most_drafted(self) -> int:
         """Ids that may be guessed now: behind them comes one more, and all must be within the limit."""
         return min(MOST_DRAFTED, self.max_new_tokens - len(self.ids) - 1)

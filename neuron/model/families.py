@@ -49,7 +49,7 @@ def llama(c: HfConfig) -> ArchConfig:
             n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, qkv_bias=bias, o_bias=bias
         ),
         mlp=Mlp(
-            intermediate=c.integer("intermediate_size", high=1 << 20),
+            intermediate=c.integer("intermediate_size", high=1 << 18),
             activation=c.choice("hidden_act", ACTIVATIONS, "silu"),  # type: ignore[arg-type]
             bias=c.flag("mlp_bias"),
         ),
@@ -108,7 +108,7 @@ def bert(c: HfConfig) -> EncoderConfig:
         vocab_size=c.integer("vocab_size"),
         hidden_size=hidden_size,
         n_heads=n_heads,
-        intermediate=c.integer("intermediate_size", high=1 << 20),
+        intermediate=c.integer("intermediate_size", high=1 << 18),
         activation=c.choice("hidden_act", ACTIVATIONS, "gelu"),  # type: ignore[arg-type]
         n_layers=c.integer("num_hidden_layers", high=MAX_LAYERS),
         norm_eps=c.number("layer_norm_eps", 1e-12, high=1.0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -96,8 +97,11 @@ def load_model(
     total = sum(checkpoint.tensors[sources[name]].n_bytes for name in views)
 
     inference = torch.is_inference_mode_enabled()  # of this thread, and so of those that fill
+    is_over = threading.Event()
 
     def fill(name: str) -> int:
+        if is_over.is_set():
+            return 0
         faults.at("load")
         view, source = views[name], sources[name]
         with torch.inference_mode(inference):
@@ -107,14 +111,22 @@ def load_model(
                 view.fill(checkpoint, source)
         return checkpoint.tensors[source].n_bytes
 
+    def fill_unless_over(name: str) -> int:
+        try:
+            return fill(name)
+        except BaseException:
+            is_over.set()
+            raise
+
     # The largest first: its copy from the file is gone before the other weights take their memory.
     names = sorted(views, key=lambda name: -views[name].numel())
     n_threads = torch.get_num_threads() if packing and device.type == "cpu" else 1
     threads = ThreadPoolExecutor(n_threads, "neuron-load")
     try:
-        for done in accumulate(threads.map(fill, names)):
+        for done in accumulate(threads.map(fill_unless_over, names)):
             report(Progress("read", done, total))
     finally:
+        is_over.set()
         threads.shutdown(cancel_futures=True)
     checkpoint.close()
     return model

@@ -93,15 +93,17 @@ QUANTS = {"int8": "Q8_0", "int4": "Q4_1"}
 
 
 def format_of(name: str, stored: TensorInfo, quant: str | None) -> Format:
-    """How a matrix of a checkpoint is kept: as it is stored, or in 8 bits where this build can't compute that."""
+    """How a matrix of a checkpoint is kept: as it is stored, or in 8 bits where this build can't compute that.
+
+    ``quant`` makes it narrower and never wider.
+    """
     fits = stored.shape[-1] % GROUP == 0
-    if quant and fits:
-        # a head of four bits costs more than it saves: it is read once a token and decides it
-        is_head = "embed_tokens" in name or "lm_head" in name
-        return FORMATS["Q8_0" if is_head else QUANTS[quant]]
-    if stored.dtype in FORMATS:
-        return FORMATS[stored.dtype]
-    return FORMATS["F32" if stored.dtype == "F64" or not fits else "Q8_0"]
+    kept = FORMATS.get(stored.dtype) or FORMATS["F32" if stored.dtype == "F64" or not fits else "Q8_0"]
+    if not (quant and fits):
+        return kept
+    # a head of four bits costs more than it saves: it is read once a token and decides it
+    is_head = "embed_tokens" in name or "lm_head" in name
+    return min(kept, FORMATS["Q8_0" if is_head else QUANTS[quant]], key=lambda fmt: fmt.n_bytes / fmt.items)
 
 
 class PackedWeight:

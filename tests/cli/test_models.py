@@ -124,7 +124,9 @@ def test_ps_lists_what_each_model_does(node: NodeServer) -> None:
     busy = node.engine.models["org/tiny"]
     assert busy.load is not None
     load = replace(busy.load, in_flight=3, queue_depth=2, decode_tok_s=41.6)
-    node.engine.models["org/tiny"] = replace(busy, load=load, quant="Q4_1", device="cpu", ttl_s=600)
+    node.engine.models["org/tiny"] = replace(
+        busy, load=load, quant="Q4_1", weights="Q4_1", device="cpu", ttl_s=600
+    )
     done = neuron("ps", "--host", node.url)
     assert done.stdout == neuron("models", "--host", node.url).stdout
     row = done.stdout.splitlines()[1].split()

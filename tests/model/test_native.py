@@ -141,6 +141,8 @@ def test_a_format_is_the_files_own_or_one_that_loses_least() -> None:
     assert (kept("BF16", quant="int8"), kept("BF16", quant="int4")) == ("Q8_0", "Q4_1")
     assert kept("BF16", quant="int4", name="lm_head.weight") == "Q8_0"
     assert kept("BF16", n_in=40, quant="int4") == "BF16", "no whole groups"
+    assert (kept("Q4_0", quant="int8"), kept("Q4_0", quant="int4")) == ("Q4_0", "Q4_0"), "never wider"
+    assert (kept("Q8_0", quant="int4"), kept("Q6_K", quant="int4")) == ("Q4_1", "Q4_1")
 
 
 # ---- what a prompt's rows need beside products
@@ -257,6 +259,31 @@ def test_steps_of_the_kernels_are_those_of_torch(decoder: Decoder) -> None:
     for parts in steps:
         ours, theirs = both(decoder, parts)
         torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
+
+
+EVERY_SHAPE = [case for case in CASES if case.name in ("llama-head-dim", "mistral", "qwen3")]
+
+
+@pytest.mark.parametrize("case", EVERY_SHAPE, ids=lambda case: case.name)
+@torch.inference_mode()
+def test_every_build_computes_steps(build: Path, case: Case, tmp_path: Path) -> None:
+    decoder = tiny(case, tmp_path)
+    caches = [decoder.new_cache(400) for _ in range(3)]
+    for new in (ids(MOST_ROWS, 1), ids(300, 2), ids(1, 3)):
+        ours, theirs = both(decoder, [(cache, new, True) for cache in caches[: 1 if len(new) > 1 else 3]])
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
+
+
+def test_every_build_draws_alike(build: Path) -> None:
+    scores = 4 * torch.randn(64, 1003, generator=torch.Generator().manual_seed(0))
+    draws = [native.Draw(0.8, 0.95, 0.01, 40, seed, 3) for seed in range(64)]
+    found = native.draw(scores, draws)
+    assert found == native.draw(scores, draws)
+    kept = scores.topk(40).indices
+    assert all(int(token) in kept[row] for row, token in enumerate(found))
+    assert len(set(found)) > 32
+    likeliest = [native.Draw(0.8, 1.0, 0.0, 1, seed, 0) for seed in range(64)]
+    assert native.draw(scores, likeliest) == scores.argmax(dim=-1).tolist()
 
 
 @torch.inference_mode()

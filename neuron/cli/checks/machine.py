@@ -19,8 +19,9 @@ LOW_MEMORY_MB, LOW_DISK_MB, NO_DISK_MB = 2_000, 10_000, 500
 FEW_FILES = 1024
 TORCH_S = 90
 _ASK_TORCH = (
-    "import json, torch; print(json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda, "
-    "'usable': torch.cuda.is_available()}))"
+    "import json, torch; from neuron.model.native import library; "
+    "print(json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda, "
+    "'usable': torch.cuda.is_available(), 'kernels': library() is not None}))"
 )
 
 
@@ -32,6 +33,8 @@ class Torch(msgspec.Struct):
     """The CUDA it was built for; None: a build for CPUs."""
     usable: bool
     """It can compute on a GPU here."""
+    kernels: bool = True
+    """neuron's own for the CPU are compiled, and turned on."""
 
 
 def python(where: Where) -> Finding:
@@ -89,6 +92,11 @@ def torch_finding(found: Torch, *, n_gpus: int, driver_cuda: str | None) -> Find
         return warning(
             f"{build}, on a machine without a GPU",
             "the CPU build takes a fraction of the disk; nothing else is wrong",
+        )
+    if not found.kernels and not n_gpus:
+        return warning(
+            f"{build}; without neuron's own kernels, which are several times as fast on a CPU",
+            "unset NEURON_TORCH_ONLY, or install a C compiler and then neuron again",
         )
     return ok(build)
 
