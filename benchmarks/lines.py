@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
-"""The Python that has llama.cpp; `make bench` makes it."""
+"""The Python that has llama.cpp and transformers; `make bench` makes it."""
 
 
 class Answer(NamedTuple):
@@ -67,7 +67,7 @@ class Child:
 
 def command(engine: str, *args: object) -> list[str]:
     """How to start ``benchmarks.with_<engine>``."""
-    python = str(PEERS) if engine == "llama" else sys.executable
+    python = sys.executable if engine == "neuron" else str(PEERS)
     return [python, "-m", f"benchmarks.with_{engine}", *map(str, args)]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from neuron.model.load import open_checkpoint, open_files
 from neuron.settings import cache_dir
@@ -33,6 +34,47 @@ def gguf(width: str) -> Path:
 def folder(dtype: str) -> Path:
     """The weights of the Q4_1 file in the hub's layout."""
     return _made(f"smollm2-{dtype}", lambda path: _save(fetch(MODEL), path, DTYPES[dtype]))
+
+
+def off_grid() -> Path:
+    """The same function in float32, of weights that no longer lie on the grid of the Q4_1 file.
+
+    Inputs of each product are scaled by random factors, and what makes them by the inverse: norms for attention and
+    gates, values for the output, the second gate for the last product.
+    """
+    return _made("smollm2-off-grid", _move)
+
+
+def _move(folder_: Path) -> None:
+    source = folder("float32")
+    tensors = load_file(source / "model.safetensors")
+    config = json.loads((source / "config.json").read_text())
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    random = torch.Generator().manual_seed(0)
+    for i in range(config["num_hidden_layers"]):
+        at = f"model.layers.{i}"
+        of = {name.removeprefix(f"{at}."): t for name, t in tensors.items() if name.startswith(f"{at}.")}
+        for norm, products in (
+            ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+            ("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj")),
+        ):
+            by = _factors(len(of[f"{norm}.weight"]), random)
+            of[f"{norm}.weight"] *= by
+            for name in products:
+                of[f"{name}.weight"] /= by
+        by = _factors(len(of["self_attn.v_proj.weight"]), random)
+        of["self_attn.v_proj.weight"] *= by[:, None]
+        of["self_attn.o_proj.weight"] /= by.view(kv_heads, 1, -1).repeat(1, heads // kv_heads, 1).flatten()
+        by = _factors(len(of["mlp.up_proj.weight"]), random)
+        of["mlp.up_proj.weight"] *= by[:, None]
+        of["mlp.down_proj.weight"] /= by
+    folder_.mkdir()
+    save_file(tensors, folder_ / "model.safetensors", metadata={"format": "pt"})
+    (folder_ / "config.json").write_text(json.dumps(config))
+
+
+def _factors(n: int, random: torch.Generator) -> Tensor:
+    return (0.1 * torch.randn(n, generator=random)).exp()
 
 
 def _made(name: str, make: Callable[[Path], None]) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.models import folder, gguf
+from benchmarks.models import folder, gguf, off_grid
 from benchmarks.report import lined, machine
 from benchmarks.texts import all_ids
 from benchmarks.with_neuron import load
@@ -30,6 +30,9 @@ FORMATS = (
     ("Q4_0", "GGUF", lambda: load(gguf("Q4_0"))),
     ("int8", "quantised on load from float32", lambda: load(folder("float32"), "int8")),
     ("int4", "quantised on load from float32", lambda: load(folder("float32"), "int4")),
+    ("F32", "safetensors, off the grid", lambda: load(off_grid())),
+    ("int8", "quantised on load, off the grid", lambda: load(off_grid(), "int8")),
+    ("int4", "quantised on load, off the grid", lambda: load(off_grid(), "int4")),
 )
 """Name, where the weights come from, how to load them. The first is what the others are compared with."""
 
@@ -44,6 +47,9 @@ The weights are those of the Q4_1 file of the package index, in float32 and from
 loses nothing here, and neither does int4 on load, which finds the very grid that they lie on (groups of 32 with a
 scale and a minimum): of weights that were never quantised these rows say nothing. Q4_0, a grid without a minimum,
 rounds them a second time and loses more than it would of such weights. F16 to Q8_0 and int8 hold for any.
+
+*Off the grid* is the same function of other weights: inputs of each product times random factors (log-normal, a
+tenth), and what makes them divided by the same. What int4 loses there it loses of any weights.
 """
 
 

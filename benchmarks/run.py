@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import alone, bare, loads, served
@@ -79,9 +78,10 @@ def keep(name: str, part: Part, about: dict[str, object]) -> None:
 
 def facts() -> dict[str, str]:
     """What the figures depend on."""
-    asked = "from importlib.metadata import version; print(version('xllamacpp'))"
+    asked = "from importlib.metadata import version as v; print(v('transformers'), v('xllamacpp'))"
     done = subprocess.run([PEERS, "-c", asked], check=True, stdout=subprocess.PIPE, text=True)
-    peers = {"transformers": version("transformers"), "llama.cpp": f"xllamacpp {done.stdout.strip()}"}
+    transformers, llama = done.stdout.split()
+    peers = {"transformers": transformers, "llama.cpp": f"xllamacpp {llama}"}
     return {**machine(), **peers, "command": "make bench"}
 
 

@@ -1,7 +1,8 @@
-"""`transformers`, with the attention that it picks by default, as an engine of `benchmarks.lines`."""
+"""`transformers`, with the attention that it picks, run by the peers' Python: an engine of `benchmarks.lines`."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from importlib import import_module
@@ -12,7 +13,6 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from benchmarks.lines import Answer, serve
-from neuron.hardware import usable_cores
 
 for _name in ("accelerate", "transformers.models.llama.modeling_llama"):
     import_module(_name)  # else imported while the model loads
@@ -48,7 +48,7 @@ class Engine:
 
 
 def main(folder: str, dtype: str) -> None:
-    torch.set_num_threads(usable_cores())
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     begin_s = time.perf_counter()
     engine = Engine(folder, dtype)
     engine.answer([1], 1)
