@@ -127,7 +127,9 @@ def test_a_second_signal_ends_it_at_once(smollm2_gguf: Path, scorecard: Scorecar
 
 
 def test_while_a_model_is_read(smollm2_gguf: Path) -> None:
-    with node(smollm2_gguf, "--drain-s", str(DRAIN_S)) as running:
+    slowly = ",".join(f"load:hang=0.1@{n}" for n in range(20, 250))
+    env = {"NEURON_FAULT": slowly, "NEURON_TESTING": "1"}
+    with node(smollm2_gguf, "--drain-s", str(DRAIN_S), env=env) as running:
         wait_progress(running, smollm2_gguf.stem, lambda progress: bool(progress.get("done_bytes")))
         exits_s["read"] = stopped_s(running)
 
