@@ -365,7 +365,9 @@ def test_sigusr1_shows_every_thread_and_the_node_goes_on() -> None:
         for _ in range(50):  # while another thread imports torch
             node.popen.send_signal(signal.SIGUSR1)
             time.sleep(0.02)
-        eventually(lambda: {"MainThread", "neuron-readings"} <= {s["thread"] for s in node.events("stack")})
+        eventually(
+            lambda: {"MainThread", "neuron-readings"} <= {s["thread"] for s in node.events("stack")}, 30
+        )
         main = next(s["frames"] for s in node.events("stack") if s["thread"] == "MainThread")
         assert " < base_events.py:" in main
         with NodeClient(node.url) as client:

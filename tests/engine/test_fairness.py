@@ -96,18 +96,26 @@ async def test_vectors_wait_in_the_same_turns(narrow: Engine) -> None:
 
 
 async def test_a_share_holds_for_text_and_vectors_together_and_for_each_caller_alone(engine: Engine) -> None:
-    async with await engine.submit(asked("a", 2, n_tokens=200)):
-        async with await engine.submit(asked("a", 2, n_tokens=200)):
-            with pytest.raises(OverShare, match="2 answers for 'a'"):
-                await engine.submit(asked("a", 2))
-            with pytest.raises(OverShare):
-                await engine.embed("tiny", EMBEDDED, principal="a", principal_limit=2)
-            assert (await engine.embed("tiny", EMBEDDED, principal="b", principal_limit=2)).vectors
-        while engine.model("tiny").load.in_flight > 1:  # type: ignore[union-attr]
-            await asyncio.sleep(0.001)
-        assert (await engine.embed("tiny", EMBEDDED, principal="a", principal_limit=2)).vectors
+    with held(engine):
+        first, second = [await engine.submit(asked("a", 2, n_tokens=200)) for _ in range(2)]
+        with pytest.raises(OverShare, match="2 answers for 'a'"):
+            await engine.submit(asked("a", 2))
+        with pytest.raises(OverShare):
+            await engine.embed("tiny", EMBEDDED, principal="a", principal_limit=2)
+    assert (await engine.embed("tiny", EMBEDDED, principal="b", principal_limit=2)).vectors
+    async with second:
+        pass
+    while engine.model("tiny").load.in_flight > 1:  # type: ignore[union-attr]
+        await asyncio.sleep(0.001)
+    assert (await engine.embed("tiny", EMBEDDED, principal="a", principal_limit=2)).vectors
+    async with first:
+        pass
+    with held(engine):
+        last = await engine.submit(asked("a", 2))
         with pytest.raises(OverShare):
             await engine.submit(asked("a", 2, n=2))
+    async with last:
+        pass
 
 
 async def test_who_finds_no_room_is_refused_before_its_prompt_is_looked_at(tiny: tuple[Path, Any]) -> None:
@@ -115,9 +123,12 @@ async def test_who_finds_no_room_is_refused_before_its_prompt_is_looked_at(tiny:
     await engine.start()
     await engine.load(LoadSpec(model_id="tiny"), lambda report: tiny[0])
     wrong = replace(asked("b"), prompt=TokenPrompt(ids=[10**6]))
-    async with await engine.submit(asked("a", n_tokens=200)):
+    with held(engine):
+        only = await engine.submit(asked("a"))
         with pytest.raises(QueueFull):
             await engine.submit(wrong)
         with pytest.raises(QueueFull):
             await engine.embed("tiny", [wrong.prompt])
+    async with only:
+        pass
     await engine.close()
