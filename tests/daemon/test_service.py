@@ -368,8 +368,8 @@ def test_sigusr1_shows_every_thread_and_the_node_goes_on() -> None:
         eventually(
             lambda: {"MainThread", "neuron-readings"} <= {s["thread"] for s in node.events("stack")}, 30
         )
-        main = next(s["frames"] for s in node.events("stack") if s["thread"] == "MainThread")
-        assert " < base_events.py:" in main
+        mains = [s["frames"] for s in node.events("stack") if s["thread"] == "MainThread"]
+        assert any(" < base_events.py:" in main for main in mains)
         with NodeClient(node.url) as client:
             assert client.health().body.accepting
 
