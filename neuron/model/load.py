@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -96,38 +97,12 @@ def load_model(
     views = dict(model.named_views())
     total = sum(checkpoint.tensors[sources[name]].n_bytes for name in views)
 
-    inference = torch.is_inference_mode_enabled()  # of this thread, and so of those that fill
-    is_over = threading.Event()
-
-    def fill(name: str) -> int:
-        if is_over.is_set():
-            return 0
-        faults.at("load")
-        view, source = views[name], sources[name]
-        with torch.inference_mode(inference):
-            if isinstance(view, Tensor):
-                view.copy_(_read(checkpoint, source, view))
-            else:
-                view.fill(checkpoint, source)
-        return checkpoint.tensors[source].n_bytes
-
-    def fill_unless_over(name: str) -> int:
-        try:
-            return fill(name)
-        except BaseException:
-            is_over.set()
-            raise
-
     # The largest first: its copy from the file is gone before the other weights take their memory.
     names = sorted(views, key=lambda name: -views[name].numel())
     n_threads = torch.get_num_threads() if packing and device.type == "cpu" else 1
-    threads = ThreadPoolExecutor(n_threads, "neuron-load")
-    try:
-        for done in accumulate(threads.map(fill_unless_over, names)):
+    with closing(_filled(checkpoint, [(views[name], sources[name]) for name in names], n_threads)) as filled:
+        for done in accumulate(filled):
             report(Progress("read", done, total))
-    finally:
-        is_over.set()
-        threads.shutdown(cancel_futures=True)
     checkpoint.close()
     return model
 
@@ -279,6 +254,37 @@ def check_memory(weight_bytes: int, device: torch.device, free: int) -> None:
 def bytes_for_weights(weight_bytes: int) -> int:
     """How much must be free for weights of so many bytes."""
     return math.ceil(weight_bytes / (1 - MEMORY_RESERVE))
+
+
+def _filled(
+    checkpoint: Checkpoint, work: Sequence[tuple[Weight, str]], n_threads: int
+) -> Generator[int, None, None]:
+    """Read each tensor into its weight, several at a time; bytes of each. Nothing more is read after a failure."""
+    inference = torch.is_inference_mode_enabled()  # of this thread, and so of those that fill
+    is_over = threading.Event()
+
+    def fill(one: tuple[Weight, str]) -> int:
+        view, name = one
+        if is_over.is_set():
+            return 0
+        try:
+            faults.at("load")
+            with torch.inference_mode(inference):
+                if isinstance(view, Tensor):
+                    view.copy_(_read(checkpoint, name, view))
+                else:
+                    view.fill(checkpoint, name)
+        except BaseException:
+            is_over.set()
+            raise
+        return checkpoint.tensors[name].n_bytes
+
+    threads = ThreadPoolExecutor(n_threads, "neuron-load")
+    try:
+        yield from threads.map(fill, work)
+    finally:
+        is_over.set()
+        threads.shutdown(cancel_futures=True)
 
 
 def _read(checkpoint: Checkpoint, name: str, view: Tensor) -> Tensor:
