@@ -234,12 +234,17 @@ def transformers_figures(arch: ArchConfig) -> Iterator[Figure]:
 
 def engine_figures(arch: ArchConfig) -> Iterator[Figure]:
     """The whole engine on a model from disk: its thread, scheduler, samplers and text, without HTTP."""
-    ways = {"greedy": Sampling(temperature=0), "drawn, top-p 0.9": Sampling(temperature=1, top_p=0.9)}
+    greedy = Sampling(temperature=0)
+    ways = {
+        "greedy": (greedy, True),
+        "greedy, each step read before the next is launched": (greedy, False),
+        "drawn, top-p 0.9": (Sampling(temperature=1, top_p=0.9), True),
+    }
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         save(random_decoder(arch), Path(folder))
-        for what, sampling in ways.items():
+        for what, (sampling, ahead) in ways.items():
             for n in (1, max(STREAMS)):
-                rates = asyncio.run(engine_tok_s(Path(folder), n, sampling))
+                rates = asyncio.run(engine_tok_s(Path(folder), n, sampling, ahead))
                 yield _figure(arch, f"answers of {2 * N_NEW} tokens by neuron's engine, {what}", n, rates)
 
 
@@ -267,11 +272,13 @@ def save(decoder: Decoder, folder: Path) -> None:
     byte_tokenizer().save(str(folder / "tokenizer.json"))
 
 
-async def engine_tok_s(folder: Path, n: int, sampling: Sampling) -> list[float]:
+async def engine_tok_s(folder: Path, n: int, sampling: Sampling, ahead: bool) -> list[float]:
     """Tokens per second of so many streams together in each round, prompts included."""
     engine = Engine(Settings(device="cuda", max_in_flight=max(STREAMS)))
     await engine.start()
     await engine.load(LoadSpec(model_id="model"), lambda report: folder)
+    if not ahead:
+        engine._models.serving("model").slot.ahead = None
 
     async def one(number: int) -> int:
         asked = Generation(

@@ -115,6 +115,7 @@ PLAIN_ENGINE = {
 BROAD_EXCEPT = {
     "cli/main.py": "the entry of the command line",
     "daemon/readings.py": "whatever a driver raises, /health answers",
+    "engine/ahead.py": "the border of the device thread: whatever a step ahead raises, the plain way computes it",
     "engine/device_errors.py": "a model is tried: whatever it raises, it is broken",
     "engine/embedder.py": "the border of the device thread",
     "engine/models.py": "a load that failed in any way is a failed load",

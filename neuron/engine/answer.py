@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable
+from typing import TypedDict
 
 from neuron.engine.events import (
     Event,
@@ -22,6 +22,14 @@ from neuron.text.answer import AnswerParser
 from neuron.text.load import TextModel
 from neuron.text.pieces import CallArguments, CallStart, Content, Piece, Reasoning
 from neuron.text.stop import StopMatcher
+
+
+class _Common(TypedDict):
+    """What every delta says."""
+
+    n_tokens: int
+    index: int
+    logprobs: tuple[TokenLogprobs, ...]
 
 
 class Answer:
@@ -48,8 +56,29 @@ class Answer:
         self._n_calls = 0
         self._held: list[TokenLogprobs] = []
 
-    def take(self, output: Output) -> Iterator[Event]:
-        """Events of one token of the device; `Finished` last, where it ends the answer."""
+    def take(self, outputs: Iterable[Output]) -> list[Event]:
+        """Events of tokens of the device that came together; `Finished` last, where one ends the answer."""
+        events: list[Event] = []
+        text = ""
+        for output in outputs:
+            more, stop = self._text_of(output)
+            ends = bool(output.reason) or stop is not None
+            if self._parser is None:
+                text += more
+            else:
+                events += map(self._event, self._pieces(self._parser, more, ends))
+            if ends:
+                events += self._texts(text)
+                events.append(self._finished("stop" if stop is not None else output.reason or "stop", stop))
+                return events
+        return events + self._texts(text)
+
+    def _texts(self, text: str) -> list[Event]:
+        """The event of text that need not be told apart."""
+        return [self._event(Content(text))] if text else []
+
+    def _text_of(self, output: Output) -> tuple[str, str | None]:
+        """The text that became certain with a token, and the stop string that was hit."""
         token, reason = output.token, output.reason
         assert token is not None
         self._n_tokens += 1
@@ -60,40 +89,32 @@ class Answer:
         if reason and stop is None:
             tail, stop = self._stopped(self._detokenizer.flush())
             text += tail if stop is not None else tail + self._stop.flush()
-        ends = bool(reason) or stop is not None
-        yield from self._events(self._pieces(text, ends))
-        if ends:
-            yield self._finished("stop" if stop is not None else reason or "stop", stop)
+        return text, stop
 
     def _stopped(self, text: str) -> tuple[str, str | None]:
         """Text that is safe to emit, and the stop string that was hit."""
         safe, hit = self._stop.feed(text)
         return safe, (self._stop.found if hit else None)
 
-    def _pieces(self, text: str, ends: bool) -> list[Piece]:
-        if self._parser is None:
-            return [Content(text)] if text else []
-        was_thinking = self._parser.is_thinking
-        pieces = self._parser.feed(text)
-        self._n_reasoning += was_thinking or self._parser.is_thinking
-        return pieces + self._parser.flush() if ends else pieces
-
-    def _events(self, pieces: list[Piece]) -> Iterator[Event]:
-        for event in map(self._event, pieces):
-            held, self._held = tuple(self._held), []
-            yield replace(event, n_tokens=self._n_tokens, index=self.sequence.index, logprobs=held)
+    def _pieces(self, parser: AnswerParser, text: str, ends: bool) -> list[Piece]:
+        was_thinking = parser.is_thinking
+        pieces = parser.feed(text)
+        self._n_reasoning += was_thinking or parser.is_thinking
+        return pieces + parser.flush() if ends else pieces
 
     def _event(self, piece: Piece) -> TextDelta | ReasoningDelta | ToolCallDelta:
+        held, self._held = tuple(self._held), []
+        common = _Common(n_tokens=self._n_tokens, index=self.sequence.index, logprobs=held)
         match piece:
             case Content(text=text):
-                return TextDelta(text=text, n_tokens=0)
+                return TextDelta(text=text, **common)
             case Reasoning(text=text):
-                return ReasoningDelta(text=text, n_tokens=0)
+                return ReasoningDelta(text=text, **common)
             case CallStart(id=call_id, name=name):
                 self._n_calls += 1
-                return ToolCallDelta(call=self._n_calls - 1, id=call_id, name=name)
+                return ToolCallDelta(call=self._n_calls - 1, id=call_id, name=name, **common)
             case CallArguments(text=text):
-                return ToolCallDelta(call=self._n_calls - 1, arguments=text)
+                return ToolCallDelta(call=self._n_calls - 1, arguments=text, **common)
 
     def _finished(self, reason: FinishReason, stop: str | None) -> Finished:
         self.ended = True

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from neuron.engine.scheduler import Part
-
 SMOOTHING = 0.1
 """Weight of the newest step in the running mean."""
 
@@ -19,10 +13,10 @@ class Meter:
         self.prefill_tok_s = 0.0
         self.decode_tok_s = 0.0
 
-    def record(self, plan: Sequence[Part], n_generated: int, elapsed_s: float) -> None:
-        """Count one step of the plan, which brought so many tokens."""
-        n_tokens, elapsed_s = sum(len(part.ids) for part in plan), max(elapsed_s, 1e-6)
-        if n_tokens == len(plan):
+    def record(self, n_tokens: int, n_sequences: int, n_generated: int, elapsed_s: float) -> None:
+        """Count one step of so many new tokens in the sequences that took part, which brought so many ids."""
+        elapsed_s = max(elapsed_s, 1e-6)
+        if n_tokens == n_sequences:
             self.decode_tok_s = _mean(self.decode_tok_s, n_generated / elapsed_s)
         else:
             self.prefill_tok_s = _mean(self.prefill_tok_s, n_tokens / elapsed_s)

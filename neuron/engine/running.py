@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 from neuron.engine.answer import Answer
@@ -62,15 +63,18 @@ class Running:
             self._changed.set()
 
     def take(self, outputs: list[Output]) -> None:
-        """What a step brought."""
+        """What some steps brought."""
+        by_sequence: defaultdict[Sequence, list[Output]] = defaultdict(list)
         for output in outputs:
-            found = self._active.get(output.sequence)
+            by_sequence[output.sequence].append(output)
+        for sequence, said in by_sequence.items():
+            found = self._active.get(sequence)
             if found is None:
                 continue
             stream, model = found
-            stream.deliver(output)
-            if output.is_end:
-                del self._active[output.sequence]
+            stream.deliver(said)
+            if said[-1].is_end:
+                del self._active[sequence]
                 if not any(sequence in self._active for sequence in stream.sequences):
                     self._drop(stream, model)
 

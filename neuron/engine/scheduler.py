@@ -37,6 +37,8 @@ class Scheduler:
         not hold up running streams.
         """
         decoding = [s for s in self.running if s.is_decoding]
+        if len(decoding) == len(self.running):
+            return self._drafted(decoding, 0)
         budget = self._beside(len(decoding)) if decoding else self.chunk_tokens
         parts: list[Part] = []
         for sequence in self._prompts():
@@ -64,7 +66,9 @@ class Scheduler:
     @staticmethod
     def _drafted(decoding: list[Sequence], n_prompt: int) -> list[Part]:
         """The decoding sequences, with guesses where they pay, within the rows that one call computes."""
+        if not any(s.drafts for s in decoding):
+            return [Part(s, s.ids[-1:], []) for s in decoding]
         n_rows = len(decoding) + n_prompt
         room = MOST_ROWS - (n_rows if n_rows <= MOST_ROWS else len(decoding))
         n_drafted = lengths(decoding, n_rows, room)
-        return [Part(s, s.next_ids(1), s.drafts.guess(n_drafted[s]) if s.drafts else []) for s in decoding]
+        return [Part(s, s.ids[-1:], s.drafts.guess(n_drafted[s]) if s.drafts else []) for s in decoding]

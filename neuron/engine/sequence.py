@@ -93,11 +93,14 @@ class Sequence:
         return min(MOST_DRAFTED, self.max_new_tokens - len(self.ids) - 1)
 
     def next_ids(self, n: int) -> list[int]:
-        """Up to ``n`` ids that the next step computes: a chunk of the prompt, or the last generated id."""
+        """Up to ``n`` ids of the prompt that come next."""
         assert self.cache is not None
-        if self.is_decoding:
-            return self.ids[-1:]
         return self.prompt_ids[self.cache.length : self.cache.length + n]
+
+    def forget_unread(self) -> None:
+        """Leave in the cache what came before the newest id: the rest is no part of the answer."""
+        if self.cache is not None:
+            self.cache.truncate(len(self.prompt_ids) + len(self.ids) - 1)
 
     def timings(self) -> Timings:
         """Where the time went; phases that were not reached are 0."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuron import faults
 from neuron.engine.device_errors import as_error
+from neuron.engine.events import FinishReason
 from neuron.engine.rules import Rules
 from neuron.engine.sampling import Sampler, draw
 from neuron.engine.scheduler import Part
@@ -82,15 +83,16 @@ def _compute(decoder: Decoder, plan: list[Part]) -> list[Output]:
     for sequence, ids, draft in plan:
         assert sequence.cache is not None
         completes = sequence.cache.length + len(ids) >= len(sequence.prompt_ids)
-        parts.append((sequence.cache, [*ids, *draft], (1 + len(draft)) * completes))
+        n_logits = 1 + len(draft) if completes else 0
+        parts.append((sequence.cache, [*ids, *draft], n_logits))
         if completes:
             firsts.append((sequence, n_rows))
-            n_rows += 1 + len(draft)
-    injected = faults.at("prefill" if any(not part.sequence.ids for part in plan) else "step")
+            n_rows += n_logits
+    injected = faults.at("step" if all(sequence.ids for sequence, _, _ in plan) else "prefill")
     logits = decoder.step(parts)  # [R, V]
     if "nan" in (injected, faults.at("logits")):
         logits[:1] = math.nan
-    return _sample(firsts, {part.sequence: part.draft for part in plan}, logits, decoder) if firsts else []
+    return _sample(firsts, {s: draft for s, _, draft in plan if draft}, logits, decoder) if firsts else []
 
 
 def _sample(
@@ -106,6 +108,8 @@ def _sample(
     for at in count():
         chosen = _chosen(rows, greedy, logits)
         outputs += chosen
+        if not drafts:
+            break
         rows = [
             (s, row + 1)
             for (s, row), output in zip(rows, chosen, strict=True)
@@ -115,13 +119,16 @@ def _sample(
             sequence.n_drafted_right += 1
         if not rows:
             break
-    for sequence, _ in firsts:
-        _forget_wrong(sequence, drafts[sequence])
+    for sequence, draft in drafts.items():
+        sequence.n_drafted += len(draft)
+        sequence.forget_unread()
     return outputs
 
 
 def _forked(firsts: list[Row], decoder: Decoder) -> tuple[list[Output], list[Row]]:
     """The rows with those of the answers that start from them, and an `Output` for each that failed to."""
+    if not any(sequence.followers for sequence, _ in firsts):
+        return [], firsts
     outputs, rows = [], []
     for sequence, row in firsts:
         followers, sequence.followers = sequence.followers, []
@@ -136,24 +143,10 @@ def _forked(firsts: list[Row], decoder: Decoder) -> tuple[list[Output], list[Row
     return outputs, rows
 
 
-def _forget_wrong(sequence: Sequence, draft: list[int]) -> None:
-    """Leave in the cache what came before the newest id."""
-    assert sequence.cache is not None
-    if draft:
-        sequence.n_drafted += len(draft)
-        sequence.cache.truncate(len(sequence.prompt_ids) + len(sequence.ids) - 1)
-
-
 def _chosen(rows: list[Row], greedy: list[int], logits: Tensor) -> list[Output]:
     """The next id of each row."""
-    sound = [(s, row) for s, row in rows if greedy[row] >= 0]
-    drawn = _drawn(sound, logits)
-    return [
-        _choose(s, greedy[row], logits[row], drawn.get(s))
-        if greedy[row] >= 0
-        else Output(s, is_end=True, error=_not_finite())
-        for s, row in rows
-    ]
+    drawn = _drawn([(s, row) for s, row in rows if greedy[row] >= 0], logits)
+    return [_choose(s, greedy[row], drawn.get(s), row, logits) for s, row in rows]
 
 
 def _drawn(rows: list[Row], logits: Tensor) -> dict[Sequence, int]:
@@ -168,46 +161,54 @@ def _drawn(rows: list[Row], logits: Tensor) -> dict[Sequence, int]:
     return {s: token for (s, _, _), token in zip(plain, ids, strict=True)}
 
 
-def _choose(sequence: Sequence, best: int, logits: Tensor, drawn: int | None) -> Output:
-    """The next token of one row: its ``best`` id for a greedy request, ``drawn``, or what its sampler picks."""
+def _choose(sequence: Sequence, best: int, drawn: int | None, row: int, logits: Tensor) -> Output:
+    """The next token by a row of logits [R, V]: its ``best`` id (-1: one is not finite) for a greedy request,
+    ``drawn``, or what its sampler picks.
+    """
+    if best < 0:
+        return not_finite(sequence)
     try:
         sampler = sequence.sampler
         assert sampler is not None
         if drawn is None:
-            drawn = best if sampler.is_plain_greedy else sampler.pick(logits)
-        return _accept(sequence, drawn)._replace(logprobs=_logprobs(sequence, drawn, logits))
+            drawn = best if sampler.is_plain_greedy else sampler.pick(logits[row])
+        wants = sequence.generation.logprobs
+        return accept(sequence, drawn, None if wants is None else _logprobs(drawn, logits[row], wants))
     except Exception as e:
         return Output(sequence, is_end=True, error=_as_error(e))
 
 
-def _logprobs(sequence: Sequence, token: int, logits: Tensor) -> RawLogprobs | None:
-    """Log-softmax of the raw logits [V] at the token and at the likeliest ids, if the request wants them."""
-    n_top = sequence.generation.logprobs
-    if n_top is None:
-        return None
+def _logprobs(token: int, logits: Tensor, n_top: int) -> RawLogprobs:
+    """Log-softmax of the raw logits [V] at the token and at the likeliest ids."""
     logprobs = logits.log_softmax(dim=-1)
     top = logprobs.topk(n_top)
     pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
     return RawLogprobs(float(logprobs[token]), tuple(pairs))
 
 
-def _accept(sequence: Sequence, token: int) -> Output:
+def accept(sequence: Sequence, token: int, logprobs: RawLogprobs | None = None) -> Output:
+    """The next token of a sequence."""
     if not sequence.ids:
         sequence.first_token_s = time.monotonic()
     sequence.ids.append(token)
     if sequence.drafts is not None:
         sequence.drafts.add(token)
-    if token in sequence.end_ids:
-        return Output(sequence, token, is_end=True, reason="stop")
-    if sequence.sampler is not None and sequence.sampler.rules and sequence.sampler.rules.is_done:
-        return Output(sequence, token, is_end=True, reason="stop")
-    if len(sequence.ids) >= sequence.max_new_tokens:
-        return Output(sequence, token, is_end=True, reason="length")
-    return Output(sequence, token)
+    reason = _why_ended(sequence, token)
+    return Output(sequence, token, logprobs, reason is not None, reason)
 
 
-def _not_finite() -> NumericalError:
-    return NumericalError("the model computed logits that are not finite; the answer was ended")
+def _why_ended(sequence: Sequence, token: int) -> FinishReason | None:
+    """Why the newest token is the last; None: it is not."""
+    rules = sequence.sampler.rules if sequence.sampler is not None else None
+    if token in sequence.end_ids or (rules is not None and rules.is_done):
+        return "stop"
+    return "length" if len(sequence.ids) >= sequence.max_new_tokens else None
+
+
+def not_finite(sequence: Sequence) -> Output:
+    """The end of a sequence that has no next token."""
+    error = NumericalError("the model computed logits that are not finite; the answer was ended")
+    return Output(sequence, is_end=True, error=error)
 
 
 def _as_error(e: Exception) -> NeuronError:

@@ -58,21 +58,23 @@ class Stream:
 
     # ---- the engine
 
-    def deliver(self, output: Output) -> None:
-        """Take what the device thread says. Ignored once the answer has ended (a stop string was hit, say)."""
-        answer = self._answers[output.sequence]
+    def deliver(self, outputs: list[Output]) -> None:
+        """Take what the device thread says of one sequence. Ignored once the answer has ended (a stop string was
+        hit, say).
+        """
+        last = outputs[-1]
+        answer = self._answers[last.sequence]
         if self._ended or answer.ended:
             return
-        if output.error is not None:
-            self.fail(output.error)
-        elif output.token is not None:
-            for event in answer.take(output):
-                self._push(event)
-            if answer.ended and not output.is_end:
-                self._on_end(output.sequence)
-            self._ended = all(a.ended for a in self._answers.values())
-        elif not output.is_end and output.sequence.index == 0:
-            self._push(Started(prompt_tokens=len(output.sequence.prompt_ids)))
+        if outputs[0].token is None and not outputs[0].is_end and last.sequence.index == 0:
+            self._push(Started(prompt_tokens=len(last.sequence.prompt_ids)))
+        for event in answer.take(output for output in outputs if output.token is not None):
+            self._push(event)
+        if last.error is not None and not answer.ended:
+            self.fail(last.error)
+        elif answer.ended and not last.is_end:
+            self._on_end(last.sequence)
+        self._ended = self._ended or all(a.ended for a in self._answers.values())
 
     def fail(self, error: NeuronError) -> None:
         """End the stream with an error."""

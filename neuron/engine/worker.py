@@ -10,6 +10,7 @@ from queue import SimpleQueue
 
 import torch
 
+from neuron.engine.ahead import Ahead
 from neuron.engine.device_errors import why_broken
 from neuron.engine.embedder import Embedder
 from neuron.engine.meter import Meter
@@ -54,6 +55,9 @@ class Slot:
         self.embedder = embedder
         self.scheduler = Scheduler(chunk_tokens, MOST_ROWS if decoder and decoder.native else None)
         self.meter = Meter()
+        graphs = decoder.graphs if decoder else None
+        self.ahead = Ahead(graphs, self.meter) if graphs else None
+        """None: every step is read before the next one is launched."""
         self.on_broken: Callable[[str], None] = lambda why: None
         """Told once, on the device thread, why the model can't compute any more."""
         self._broken = False
@@ -112,7 +116,7 @@ class Worker:
 
         def drop() -> None:
             self._slots.remove(slot)
-            slot.decoder = slot.embedder = slot.prefixes = None
+            slot.decoder = slot.embedder = slot.prefixes = slot.ahead = None
             done()
 
         self._jobs.put(drop)
@@ -161,32 +165,42 @@ class Worker:
             self._publish(slot, [Output(s, is_end=True) for s in gone])
 
     def _step(self, slot: Slot) -> None:
-        plan = slot.scheduler.plan()
-        if not plan or slot.decoder is None:
+        running = slot.scheduler.running
+        if not running or slot.decoder is None:
             return
         self.busy_since_s = time.monotonic()
-        if any(len(part.ids) > 1 for part in plan):
-            self._flush()  # this step may take long
-        outputs = run_step(slot.decoder, plan)
-        slot.meter.record(plan, len(outputs), time.monotonic() - self.busy_since_s)
+        outputs = slot.ahead.step(running) if slot.ahead else None
+        if outputs is None:
+            outputs = self._plain_step(slot, slot.decoder, self.busy_since_s)
         self.busy_since_s = None
-        for output in outputs:
-            if output.error is not None:
-                cause, fault = str(output.error), output.error.__cause__
-                event(log, "generation failed", level=logging.ERROR, fault=fault, cause=cause)
+        failed = [output.error for output in outputs if output.error is not None]
+        for error in failed:
+            cause, fault = str(error), error.__cause__
+            event(log, "generation failed", level=logging.ERROR, fault=fault, cause=cause)
         self._publish(slot, outputs)
-        for output in outputs:
-            slot.seen(output.error)
+        for error in failed:
+            slot.seen(error)
+
+    def _plain_step(self, slot: Slot, decoder: Decoder, begun_s: float) -> list[Output]:
+        """The next step of whatever the sequences need."""
+        plan = slot.scheduler.plan()
+        n_tokens = sum(len(part.ids) for part in plan)
+        if n_tokens > len(plan):
+            self._flush()  # this step may take long
+        outputs = run_step(decoder, plan)
+        slot.meter.record(n_tokens, len(plan), len(outputs), time.monotonic() - begun_s)
+        return outputs
 
     def _publish(self, slot: Slot, outputs: list[Output]) -> None:
         running = slot.scheduler.running
         ended = {output.sequence for output in outputs if output.is_end}
         # answers whose leader ended before it held the prompt never started
         outputs = outputs + [Output(f, is_end=True) for s in ended for f in s.followers]
-        started = [o.sequence for o in outputs if not o.is_end and o.sequence not in running]
+        known = set(running)
+        started = [o.sequence for o in outputs if o.sequence not in known and not o.is_end]
         if ended or started:
             slot.scheduler.running = [s for s in (*running, *started) if s not in ended]
-        self._say([self._ended(slot, o) if o.is_end else o for o in outputs])
+        self._say([self._ended(slot, o) if o.is_end else o for o in outputs] if ended else outputs)
 
     def _say(self, outputs: list[Output]) -> None:
         """Deliver, but hold tokens back that come at a faster pace than `PACE_S`, for the next call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
@@ -171,10 +172,19 @@ class Decoder:
         """Logits [R, V] float32 of the parts that want them, in the way that `capture` made ready where it fits."""
         if self.native and sum(len(ids) for _, ids, _ in parts) <= MOST_ROWS:
             return self.native.step(parts)
-        graphs = self.graphs
-        if graphs and len(parts) <= graphs.most and all(len(ids) == n == 1 for _, ids, n in parts):
-            return graphs.step([ids[0] for _, ids, _ in parts], [cache for cache, _, _ in parts])
-        return self.forward(make_batch(parts, self.device))
+        recorded = self._recorded(parts)
+        rest = parts[len(recorded) :]
+        logits = [self.forward(make_batch(rest, self.device))] if rest else []
+        if self.graphs and recorded:
+            of_graph = self.graphs.step([ids[0] for _, ids, _ in recorded], [c for c, _, _ in recorded])
+            logits.insert(0, of_graph)
+        return torch.cat(logits) if len(logits) > 1 else logits[0]
+
+    def _recorded(self, parts: Parts) -> Parts:
+        """The first parts, as many as a recorded step computes."""
+        if self.graphs is None:
+            return []
+        return list(takewhile(lambda part: len(part[1]) == part[2] == 1, parts))[: self.graphs.most]
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ table on the device (`docs/adr/0014-decode-graphs.md`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,42 +46,100 @@ class DecodeGraphs:
 
         They lie in memory that the next step of the same size overwrites.
         """
-        n = len(tokens)
-        size = min(size for size in self._graphs if size >= n)
-        logits = self._graphs[size].replay(tokens, caches)
-        for cache in caches:
-            cache.length += 1
-        return logits[:n]
+        graph = self._of(caches)
+        graph.fill(tokens, caches)
+        return graph.replay(caches)[: len(caches)]
+
+    def launch(self, tokens: Sequence[int], caches: Sequence[SequenceCache]) -> Launched:
+        """The likeliest ids behind one new token of each sequence, whose caches grow by it, to be read later."""
+        graph = self._of(caches)
+        graph.fill(tokens, caches)
+        return graph.launch(caches)
+
+    def launch_next(self, caches: Sequence[SequenceCache]) -> Launched:
+        """As `launch`, behind the ids of the last step, which must have been launched with these caches.
+
+        Whether these have been read makes no difference, but of three steps the first must have been.
+        """
+        return self._of(caches).launch(caches)
+
+    def _of(self, caches: Sequence[SequenceCache]) -> _Graph:
+        return self._graphs[min(size for size in self._graphs if size >= len(caches))]
+
+
+class Launched:
+    """The ids of a step on their way to the host."""
+
+    def __init__(self, ids: Tensor, arrived: torch.cuda.Event) -> None:
+        self._ids, self._arrived = ids, arrived
+
+    def read(self) -> list[int]:
+        """An id for each sequence, -1 where a logit was not finite; waits for the step."""
+        self._arrived.synchronize()
+        return self._ids.tolist()
 
 
 class _Graph:
-    """The step of one batch size."""
+    """The step of one batch size. What it leaves in the table is what the next step of the same sequences needs."""
 
     def __init__(self, decoder: Decoder, size: int, scratch: SequenceCache, pool: Any) -> None:
-        self._size, self._scratch = size, scratch
+        self._size, self._scratch, self._device = size, scratch, decoder.device
         self._host = torch.empty(4, size, dtype=torch.int64, pin_memory=True)
         self._table = torch.zeros(4, size, dtype=torch.int64, device=decoder.device)
-        self._fill([], [])
+        self._filled = _event()
+        self._arrivals = cycle(
+            [(torch.empty(size, dtype=torch.int64, pin_memory=True), _event()) for _ in range(2)]
+        )
+        self.fill([], [])
         with torch.inference_mode():
-            decode(
-                decoder, self._table
-            )  # compiles the kernels; a stream of its own would leave a workspace behind
+            # compiles the kernels; a stream of its own would leave a workspace behind
+            advance(decode(decoder, self._table), self._table)
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
                 self._logits = decode(decoder, self._table)
+                self._ids = advance(self._logits, self._table)
 
-    def replay(self, tokens: Sequence[int], caches: Sequence[SequenceCache]) -> Tensor:
-        self._fill(tokens, caches)
-        self._graph.replay()
-        return self._logits
-
-    def _fill(self, tokens: Sequence[int], caches: Sequence[SequenceCache]) -> None:
+    def fill(self, tokens: Sequence[int], caches: Sequence[SequenceCache]) -> None:
+        """Have the next step compute these tokens."""
         rows = [*caches, *[self._scratch] * (self._size - len(caches))]
         columns = [(c.data.data_ptr(), c.capacity, c.length) for c in rows]
         ids = [*tokens, *[0] * (self._size - len(tokens))]
         values = [*chain.from_iterable(zip(*columns, strict=True)), *ids]
+        self._filled.synchronize()  # the device may be reading what was there
         self._host.copy_(torch.tensor(values, dtype=torch.int64).view(4, -1))
         self._table.copy_(self._host, non_blocking=True)
+        self._filled.record(torch.cuda.current_stream(self._device))
+
+    def replay(self, caches: Sequence[SequenceCache]) -> Tensor:
+        """Logits [size, V] of the next step, which is only launched."""
+        self._graph.replay()
+        for cache in caches:
+            cache.length += 1
+        return self._logits
+
+    def launch(self, caches: Sequence[SequenceCache]) -> Launched:
+        """Launch the next step, and behind it the copy of its ids."""
+        self.replay(caches)
+        ids, arrived = next(self._arrivals)
+        ids.copy_(self._ids, non_blocking=True)
+        arrived.record(torch.cuda.current_stream(self._device))
+        return Launched(ids[: len(caches)], arrived)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+
+def advance(logits: Tensor, table: Tensor) -> Tensor:
+    """The likeliest id of each row of logits [B, V], -1 where one is not finite; the table becomes the next step's.
+
+    A length stays within its cache: a row that nobody reads, as those that fill up the batch, writes nowhere else.
+    """
+    finite = logits.sum(dim=-1).isfinite()
+    ids = logits.argmax(dim=-1).masked_fill_(finite.logical_not(), -1)  # [B]
+    table[2].copy_(torch.minimum(table[2] + 1, table[1] - 1))
+    table[3].copy_(ids.clamp(min=0))
+    return ids
 
 
 def decode(decoder: Decoder, table: Tensor) -> Tensor:

@@ -96,10 +96,14 @@ class _Bytes:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._token: Callable[[int], str | None] = tokenizer.inner.id_to_token
+        self._spelled = tokenizer.spelled
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token_id: int) -> str:
-        return self._utf8.decode(token_bytes(self._token(token_id) or ""))
+        spelled = self._spelled.get(token_id)
+        if spelled is None:
+            spelled = self._spelled[token_id] = token_bytes(self._token(token_id) or "")
+        return self._utf8.decode(spelled)
 
     def flush(self) -> str:
         return self._utf8.decode(b"", final=True)

@@ -129,8 +129,13 @@ class Tokenizer:
     def add(self, token: tokenizers.AddedToken) -> None:
         """Match one more token in the text, at the id that the vocabulary has for it, else at the next free one."""
         self.inner.add_special_tokens([token]) if token.special else self.inner.add_tokens([token])
-        for cached in ("vocab", "vocab_size", "added", "special_ids", "max_token_bytes"):
+        for cached in ("vocab", "vocab_size", "added", "special_ids", "max_token_bytes", "spelled"):
             self.__dict__.pop(cached, None)
+
+    @cached_property
+    def spelled(self) -> dict[int, bytes]:
+        """The bytes of ids of a byte-level vocabulary, as far as some answer had them."""
+        return {}
 
     @cached_property
     def vocab(self) -> Mapping[str, int]:

@@ -24,6 +24,7 @@ from neuron.model import native
 from neuron.model.native_step import NativeStep
 from neuron.model.packed import QUANTS
 from tests.engine.conftest import SETTINGS, hold_device
+from tests.support.graphs_on_cpu import go_ahead
 from tests.support.tiny_chat import save_tiny_chat
 from tests.support.tiny_models import CASES, reference_greedy
 
@@ -190,6 +191,46 @@ def test_the_tokens_are_the_same(
     assert asyncio.run(tokens(model[0], WAYS[way], seen)) == alone
     assert WAYS[way].shown(seen)
     assert (seen.n_native > 0) == (by == "kernels" and not WAYS[way].uncaptured)
+
+
+def test_the_tokens_of_greedy_steps_ahead_are_the_same(
+    model: tuple[Path, Any], by: str, alone: list[Tokens]
+) -> None:
+    said, n_ahead = asyncio.run(tokens_ahead(model[0]))
+    assert said == 2 * alone[:: len(SAMPLINGS)]
+    assert n_ahead > N_NEW
+
+
+async def tokens_ahead(folder: Path) -> tuple[list[Tokens], int]:
+    """Of greedy requests, together and one at a time, decoded as on a GPU; how many steps were ahead."""
+
+    async def one(ids: list[int]) -> Tokens:
+        async with await engine.submit(greedy(ids)) as stream:
+            assert [event async for event in stream if isinstance(event, Finished)]
+        return tuple(stream.sequences[0].ids)
+
+    engine = Engine(WHOLE)
+    await engine.start()
+    try:
+        await engine.load(LoadSpec(model_id="tiny"), lambda report: folder)
+        graphs = go_ahead(engine, "tiny")
+        hold_device(engine, "tiny", GATHER_S)
+        together = await asyncio.gather(*map(one, PROMPTS))
+        return [*together, *[await one(ids) for ids in PROMPTS]], graphs.n_ahead
+    finally:
+        await engine.close()
+
+
+def greedy(ids: list[int]) -> Generation:
+    """A request that wants nothing but ids."""
+    return Generation(
+        model_id="tiny",
+        prompt=TokenPrompt(ids=tuple(ids)),
+        request_id="r",
+        sampling=SAMPLINGS[0],
+        max_tokens=N_NEW,
+        ignore_eos=True,
+    )
 
 
 @pytest.mark.skipif(native.library() is None, reason="no kernels were compiled: there is no C compiler")

@@ -102,6 +102,25 @@ def test_greedy_text_is_that_of_the_cpu(pair: Loaded) -> None:
     assert said[0] == said[1]
 
 
+def test_steps_launched_before_the_ids_of_the_last_are_read_choose_those_of_the_cpu(pair: Loaded) -> None:
+    prompts, want, n_new = [prompt(9 + 7 * i, seed=i) for i in range(3)], [], 30
+    for ids in prompts:
+        cache, new, said = pair[0].new_cache(64), ids, []
+        for _ in range(n_new):
+            new = [int(pair[0].step([(cache, new, 1)])[0].argmax())]
+            said += new
+        want.append(said)
+    graphs, caches = pair[1].graphs, [pair[1].new_cache(len(ids) + n_new) for ids in prompts]
+    assert graphs is not None
+    firsts = [int(pair[1].step([(c, ids, 1)])[0].argmax()) for c, ids in zip(caches, prompts, strict=True)]
+    got, launched = [firsts], graphs.launch(firsts, caches)
+    for _ in range(n_new - 2):
+        launched, before = graphs.launch_next(caches), launched
+        got.append(before.read())
+    got.append(launched.read())
+    assert [list(one) for one in zip(*got, strict=True)] == want
+
+
 def test_in_bfloat16_the_recorded_step_stays_close_to_the_plain_pass(tmp_path: Path) -> None:
     save_tiny(CASES[0], tmp_path)
     decoder = load(tmp_path, CUDA, torch.bfloat16)

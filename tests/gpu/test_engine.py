@@ -72,6 +72,22 @@ async def test_alone_and_together_give_the_same_text(engine: Engine) -> None:
     assert await asyncio.gather(*(answer(engine, r) for r in requests)) == alone
 
 
+async def test_greedy_answers_are_those_of_the_cpu_whoever_comes_and_ends(
+    engine: Engine, folder: Path
+) -> None:
+    requests = [
+        replace(asked(1, 5 + 4 * i), sampling=Sampling(temperature=0.0), max_tokens=20 + 9 * i)
+        for i in range(9)
+    ]
+    on_cpu = Engine(replace(SETTINGS, device="cpu"))
+    await on_cpu.start()
+    await on_cpu.load(LoadSpec(model_id="tiny"), lambda report: folder)
+    want = [await answer(on_cpu, request) for request in requests]
+    await on_cpu.close()
+    assert await asyncio.gather(*(answer(engine, request) for request in requests)) == want
+    assert [await answer(engine, request) for request in requests] == want
+
+
 async def test_an_unloaded_model_leaves_no_memory_on_the_device(folder: Path) -> None:
     engine = Engine(SETTINGS)
     await engine.start()
