@@ -6,14 +6,18 @@ own stretch. Every caller has a root of its own, since the time of an answer wou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 
 import torch
 from torch import Tensor
 
 from neuron.model.cache import SequenceCache
+
+NODE_TOKENS = 64
+"""Most tokens of a node: little is copied when one is cut in two, and little at once is freed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,7 +29,6 @@ class _Node:
     """None for a root, which spells nothing."""
     children: dict[int, _Node] = field(default_factory=dict)
     """By their first id."""
-    used: int = 0
 
     @property
     def n_bytes(self) -> int:
@@ -40,49 +43,79 @@ class PrefixCache:
         self.max_bytes = max_bytes
         self.n_bytes = 0
         self._roots: dict[str, _Node] = {}
-        self._nodes: set[_Node] = set()
-        self._clock = count(1)
+        self._nodes: OrderedDict[_Node, None] = OrderedDict()
+        """The least recently used first. A node is used with all that it goes on from, which stands behind it: so
+        the first has no children."""
 
-    def fill(self, owner: str, ids: Sequence[int], cache: SequenceCache) -> int:
-        """Copy what is known of the beginning of ``ids`` into an empty cache; returns for how many tokens."""
-        now = next(self._clock)
-        for node, n in self._walk(owner, ids):
-            node.used = now
-            cache.extend(node.data[:, :, :, :n])
-        return cache.length
+    def fill(self, owner: str, ids: Sequence[int], cache: SequenceCache, most: int = sys.maxsize) -> int:
+        """Copy what is known of ``ids`` behind the tokens that a cache holds of them, up to ``most``; how many."""
+        nodes, known = self._path(owner, tuple(ids))
+        self._use(nodes)
+        begin, end, at = cache.length, min(known, cache.length + most), 0
+        for node in nodes:
+            first, last = max(0, begin - at), min(len(node.ids), end - at)
+            if first < last:
+                cache.extend(node.data[:, :, :, first:last])
+            at += len(node.ids)
+        return max(0, end - begin)
 
-    def keep(self, owner: str, ids: Sequence[int], cache: SequenceCache) -> None:
-        """Remember the tokens of a cache, which are ``ids``: copies what is not known yet, as far as it fits."""
-        ids, now = tuple(ids[: cache.length]), next(self._clock)
-        known, last = 0, self._roots.setdefault(owner, _Node((), torch.empty(0), None))
-        for node, n in self._walk(owner, ids):
-            if n < len(node.ids):
-                node = self._split(node, n)
-            node.used = now
-            known, last = known + n, node
-        size = cache.data[:, :, :, :1].numel() * cache.data.element_size()
-        if room := self._make_room((len(ids) - known) * size, now) // size:
-            self._add(_Node(ids[known : known + room], cache.part(known, known + room), last, used=now))
+    def keep(self, owner: str, ids: Sequence[int], cache: SequenceCache, begin: int = 0) -> None:
+        """Remember ``ids``, whose keys and values a cache holds: copies what is not known yet, as far as it fits.
 
-    def _walk(self, owner: str, ids: Sequence[int]) -> Iterator[tuple[_Node, int]]:
-        """The nodes along ``ids`` with how many ids of each agree; only the last may agree in part."""
+        Nothing is kept if ids before ``begin`` are not known (any more): who keeps a long sequence bit by bit does
+        not copy all of it again and again while others need the room.
+        """
+        ids = tuple(ids)
+        nodes, known = self._path(owner, ids)
+        if known < begin or known == len(ids):
+            return
+        if (n_whole := sum(len(node.ids) for node in nodes)) > known:
+            nodes[-1] = self._split(nodes[-1], len(nodes[-1].ids) - (n_whole - known))
+        self._use(nodes)
+        end = known + self._room(cache, len(ids) - known, len(nodes))
+        last = nodes[-1] if nodes else self._roots.setdefault(owner, _Node((), torch.empty(0), None))
+        for at in range(known, end, NODE_TOKENS):
+            until = min(at + NODE_TOKENS, end)
+            last = _Node(ids[at:until], cache.part(at, until), last)
+            self._add(last)
+            nodes.append(last)
+        self._use(nodes)
+
+    def forget(self, owner: str, ids: Sequence[int]) -> None:
+        """Drop all that begins as ``ids`` do: it may be wrong."""
+        nodes, _ = self._path(owner, tuple(ids))
+        doubtful = nodes[:1]
+        while doubtful:
+            node = doubtful.pop()
+            doubtful += node.children.values()
+            self._drop(node)
+
+    def _path(self, owner: str, ids: tuple[int, ...]) -> tuple[list[_Node], int]:
+        """The nodes along ``ids``, and how many ids agree; only the last may agree in part."""
+        nodes: list[_Node] = []
         node, at, whole = self._roots.get(owner), 0, True
         while node is not None and whole and at < len(ids):
             node = node.children.get(ids[at])
             if node is not None:
-                n = _n_common(node.ids, ids, at)
+                n = _n_common(node.ids, ids[at : at + len(node.ids)])
                 at, whole = at + n, n == len(node.ids)
-                yield node, n
+                nodes.append(node)
+        return nodes, at
+
+    def _use(self, path: list[_Node]) -> None:
+        """Make these the most recently used, the beginning last."""
+        for node in reversed(path):
+            self._nodes.move_to_end(node)
 
     def _add(self, node: _Node) -> None:
         assert node.parent is not None
         node.parent.children[node.ids[0]] = node
-        self._nodes.add(node)
+        self._nodes[node] = None
         self.n_bytes += node.n_bytes
 
     def _split(self, node: _Node, n: int) -> _Node:
         """Cut a node behind ``n`` ids into two with memory of their own; the first, which takes its place."""
-        first = _Node(node.ids[:n], node.data[:, :, :, :n].clone(), node.parent, used=node.used)
+        first = _Node(node.ids[:n], node.data[:, :, :, :n].clone(), node.parent)
         rest = node.data[:, :, :, n:].clone()
         self.n_bytes -= node.n_bytes
         node.ids, node.data, node.parent = node.ids[n:], rest, first
@@ -90,23 +123,24 @@ class PrefixCache:
         self._add(node)
         return first
 
-    def _make_room(self, n_bytes: int, now: int) -> int:
-        """Drop what was not used ``now`` until so much fits; the bytes that do."""
-        while self.n_bytes + n_bytes > self.max_bytes:
-            ends = [node for node in self._nodes if not node.children and node.used < now]
-            if not ends:
-                break
-            self._drop(min(ends, key=lambda node: node.used))
-        return max(0, min(n_bytes, self.max_bytes - self.n_bytes))
+    def _room(self, cache: SequenceCache, n_tokens: int, n_newest: int) -> int:
+        """For how many of so many tokens there is room, once all but the newest nodes were dropped where needed."""
+        token_bytes = cache.data[:, :, :, :1].numel() * cache.data.element_size()
+        while self.n_bytes + n_tokens * token_bytes > self.max_bytes and len(self._nodes) > n_newest:
+            self._drop(next(iter(self._nodes)))
+        return max(0, min(n_tokens, (self.max_bytes - self.n_bytes) // token_bytes))
 
     def _drop(self, node: _Node) -> None:
         assert node.parent is not None
         del node.parent.children[node.ids[0]]
-        self._nodes.remove(node)
+        del self._nodes[node]
         self.n_bytes -= node.n_bytes
 
 
-def _n_common(own: Sequence[int], ids: Sequence[int], at: int) -> int:
-    """How many ids from the first on are those of ``ids`` from ``at`` on."""
-    most = min(len(own), len(ids) - at)
-    return next((i for i in range(most) if own[i] != ids[at + i]), most)
+def _n_common(own: tuple[int, ...], ids: tuple[int, ...]) -> int:
+    """How many ids from the first on are the same."""
+    if own == ids:
+        return len(own)
+    return next(
+        (i for i, (a, b) in enumerate(zip(own, ids, strict=False)) if a != b), min(len(own), len(ids))
+    )

@@ -52,7 +52,7 @@ class Scheduler:
         """Those to compute: in one step first come first served, in the next the one with the least left first.
         So a short prompt waits for a chunk of a long one, and a long one gets half of the steps at least.
         """
-        prompts = [s for s in self.running if not s.is_decoding]
+        prompts = [s for s in self.running if not s.is_decoding and not s.filling]
         self._shortest_first = not self._shortest_first
         return sorted(prompts, key=lambda s: s.n_prompt_left) if self._shortest_first else prompts
 

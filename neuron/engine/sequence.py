@@ -44,6 +44,10 @@ class Sequence:
 
     cache: SequenceCache | None = None
     sampler: Sampler | None = None
+    filling: bool = False
+    """Whether more of its prompt may be known than was copied yet."""
+    n_kept: int = 0
+    """Tokens from the first on that were offered to the prefix cache, or came from it."""
     n_cached: int = 0
     """Tokens of the prompt whose keys and values were there already; 0 for a follower, whose leader counts them."""
     ids: list[int] = field(default_factory=list)
@@ -86,6 +90,12 @@ class Sequence:
     def n_prompt_left(self) -> int:
         """Tokens of the prompt that are not in the cache yet."""
         return len(self.prompt_ids) - (self.cache.length if self.cache is not None else 0)
+
+    @property
+    def n_settled(self) -> int:
+        """Tokens in the cache that stay there: those before the newest id, whose step may be on its way."""
+        n_before = len(self.prompt_ids) + max(0, len(self.ids) - 1)
+        return min(n_before, self.cache.length) if self.cache is not None else 0
 
     @property
     def most_drafted(self) -> int:

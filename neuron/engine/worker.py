@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from neuron.engine.device_errors import why_broken
 from neuron.engine.embedder import Embedder
 from neuron.engine.meter import Meter
 from neuron.engine.prefix import PrefixCache
+from neuron.engine.reuse import forget, keep, keep_new, piece_tokens, take_over
 from neuron.engine.scheduler import Scheduler
 from neuron.engine.sequence import Output, Sequence
 from neuron.engine.step import begin, run_step
@@ -47,7 +49,9 @@ class Slot:
         speculates: bool = False,
     ) -> None:
         self.prefixes = prefixes
-        """None: nothing is kept of a sequence that has ended."""
+        """None: nothing is kept of what sequences compute."""
+        self.piece_tokens = piece_tokens(decoder, chunk_tokens) if decoder else 0
+        """Tokens that may be copied between two steps of a stream."""
         self.speculates = speculates and decoder is not None and decoder.drafts_pay
         """Whether ids are guessed and checked several at a time."""
         self.decoder = decoder
@@ -153,9 +157,9 @@ class Worker:
         try:
             begin(sequence, slot.decoder)
         except NeuronError as e:
-            self._say([self._ended(slot, Output(sequence, is_end=True, error=e))])
+            self._publish(slot, [Output(sequence, is_end=True, error=e)])
             return
-        _reuse(slot, sequence)
+        sequence.filling = slot.prefixes is not None and len(sequence.prompt_ids) > 1
         slot.scheduler.running.append(sequence)
         self._say([Output(sequence)])
 
@@ -169,9 +173,11 @@ class Worker:
         if not running or slot.decoder is None:
             return
         self.busy_since_s = time.monotonic()
+        if slot.prefixes is not None:
+            self._copy(slot, slot.prefixes)
         outputs = slot.ahead.step(running) if slot.ahead else None
         if outputs is None:
-            outputs = self._plain_step(slot, slot.decoder, self.busy_since_s)
+            outputs = self._plain_step(slot, slot.decoder, time.monotonic())
         self.busy_since_s = None
         failed = [output.error for output in outputs if output.error is not None]
         for error in failed:
@@ -181,9 +187,18 @@ class Worker:
         for error in failed:
             slot.seen(error)
 
+    def _copy(self, slot: Slot, prefixes: PrefixCache) -> None:
+        """Keep what the last step computed, take over what is known; little where a stream of the device waits."""
+        waits = any(s.is_decoding for each in self._slots for s in each.scheduler.running)
+        most = slot.piece_tokens if waits else sys.maxsize
+        keep_new(prefixes, slot.scheduler.running, most)
+        take_over(prefixes, slot.scheduler.running, most)
+
     def _plain_step(self, slot: Slot, decoder: Decoder, begun_s: float) -> list[Output]:
         """The next step of whatever the sequences need."""
         plan = slot.scheduler.plan()
+        if not plan:  # all wait for a copy
+            return []
         n_tokens = sum(len(part.ids) for part in plan)
         if n_tokens > len(plan):
             self._flush()  # this step may take long
@@ -200,7 +215,12 @@ class Worker:
         started = [o.sequence for o in outputs if o.sequence not in known and not o.is_end]
         if ended or started:
             slot.scheduler.running = [s for s in (*running, *started) if s not in ended]
-        self._say([self._ended(slot, o) if o.is_end else o for o in outputs] if ended else outputs)
+        ends = [o for o in outputs if o.is_end] if ended else []
+        for output in ends:
+            output.sequence.ended_s = time.monotonic()
+        self._say(outputs)
+        for output in ends:
+            _leave(slot, output)
 
     def _say(self, outputs: list[Output]) -> None:
         """Deliver, but hold tokens back that come at a faster pace than `PACE_S`, for the next call."""
@@ -215,28 +235,10 @@ class Worker:
             self._deliver(self._held)
             self._held = []
 
-    @staticmethod
-    def _ended(slot: Slot, output: Output) -> Output:
-        """Give back what the sequence held, and keep what it computed for prompts that begin the same."""
-        if output.error is None:
-            _keep(slot, output.sequence)
-        output.sequence.cache = output.sequence.sampler = None
-        output.sequence.ended_s = time.monotonic()
-        return output
 
-
-def _reuse(slot: Slot, sequence: Sequence) -> None:
-    """Take over what is known of the prompt, but for its last token, whose logits are wanted."""
+def _leave(slot: Slot, output: Output) -> None:
+    """Give back what the sequence held; keep what it computed for prompts that begin the same, unless it failed."""
+    sequence = output.sequence
     if slot.prefixes is not None and sequence.cache is not None:
-        owner, known = sequence.generation.principal, sequence.prompt_ids[:-1]
-        sequence.n_cached = slot.prefixes.fill(owner, known, sequence.cache)
-
-
-def _keep(slot: Slot, sequence: Sequence) -> None:
-    if slot.prefixes is None or sequence.cache is None:
-        return
-    try:
-        ids = [*sequence.prompt_ids, *sequence.ids]
-        slot.prefixes.keep(sequence.generation.principal, ids, sequence.cache)
-    except (RuntimeError, MemoryError) as e:  # no memory for a copy: the answer is done, nothing is lost
-        event(log, "prefix not kept", level=logging.WARNING, cause=str(e)[:200])
+        (keep if output.error is None else forget)(slot.prefixes, sequence)
+    sequence.cache = sequence.sampler = None

@@ -14,7 +14,7 @@ import torch
 
 from neuron.engine.engine import Engine
 from neuron.engine.events import Finished, TextDelta
-from neuron.engine.prefix import PrefixCache
+from neuron.engine.prefix import NODE_TOKENS, PrefixCache
 from neuron.engine.request import Generation, LoadSpec, Sampling, TokenPrompt
 from neuron.files import ModelFolder
 from neuron.model.cache import SequenceCache
@@ -159,11 +159,15 @@ def test_whatever_is_kept_and_dropped_what_is_found_is_right(decoder: Decoder) -
             tree.keep(owner, ids, filled(decoder, ids))
         else:
             cache = decoder.new_cache(64)
-            n = tree.fill(owner, ids, cache)
+            while tree.fill(owner, ids, cache, rng.randint(1, 40)):
+                pass
+            n = cache.length
             assert torch.equal(cache.data[:, :, :, :n], filled(decoder, ids).data[:, :, :, :n])
             found.append(n)
         assert tree.n_bytes <= tree.max_bytes
         assert tree.n_bytes == sum(node.n_bytes for node in tree._nodes)
+        assert all(len(node.ids) <= NODE_TOKENS for node in tree._nodes)
+        assert not next(iter(tree._nodes)).children  # so that who is dropped first is an end
     assert sum(found) > 300
 
 
@@ -183,3 +187,23 @@ def test_more_than_the_budget_is_kept_as_far_as_it_fits(decoder: Decoder) -> Non
     ids = list(range(30))
     tree.keep("a", ids, filled(decoder, ids))
     assert tree.fill("a", ids, decoder.new_cache(40)) == 8
+
+
+def test_what_is_kept_bit_by_bit_ends_where_a_part_was_dropped(decoder: Decoder) -> None:
+    tree = PrefixCache(30 * token_bytes(decoder))
+    ids, others = list(range(20)), [50 + at for at in range(25)]
+    tree.keep("a", ids[:10], filled(decoder, ids))
+    tree.keep("a", ids, filled(decoder, ids), 10)
+    tree.keep("b", others, filled(decoder, others))
+    assert tree.fill("a", ids, decoder.new_cache(20)) == 0
+    tree.keep("a", ids, filled(decoder, ids), 15)
+    assert tree.fill("b", others, decoder.new_cache(30)) == 25
+
+
+def test_what_begins_like_a_failed_sequence_is_dropped(decoder: Decoder) -> None:
+    tree = PrefixCache(100 * token_bytes(decoder))
+    for ids in ([1] * 10, [1] * 5 + [2] * 5, [3] * 10):
+        tree.keep("a", ids, filled(decoder, ids))
+    tree.forget("a", [1] * 7)
+    assert [tree.fill("a", [n] * 10, decoder.new_cache(20)) for n in (1, 3)] == [0, 10]
+    assert tree.n_bytes == 10 * token_bytes(decoder)
