@@ -31,6 +31,7 @@ from neuron.engine.loaded import LoadedModel
 from neuron.engine.request import Generation, LoadSpec, Sampling, TokenPrompt
 from neuron.model.cache import SequenceCache
 from neuron.model.decoder import Decoder, Parts
+from neuron.model.graphs import Choose
 from neuron.settings import Settings
 from tests.support.tiny_chat import save_tiny_chat
 
@@ -89,11 +90,13 @@ class StandIn:
         time.sleep(self._step_s)
         return self._table[: sum(n for _, _, n in parts)]
 
-    def launch(self, tokens: Sequence[int], caches: Sequence[SequenceCache]) -> Launched:
+    def launch(
+        self, tokens: Sequence[int], caches: Sequence[SequenceCache], choose: Choose | None = None
+    ) -> Launched:
         """As of `DecodeGraphs`; one step begins when the one before is done."""
         return self.launch_next(caches)
 
-    def launch_next(self, caches: Sequence[SequenceCache]) -> Launched:
+    def launch_next(self, caches: Sequence[SequenceCache], choose: Choose | None = None) -> Launched:
         """As of `DecodeGraphs`."""
         if len(caches) == self._n_streams:
             self._note()

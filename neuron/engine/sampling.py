@@ -1,4 +1,4 @@
-"""Logits to the next id, per request and with a generator of its own, so that a seed belongs to a request."""
+"""Logits to the next id, per request and with a seed of its own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from random import getrandbits
 import torch
 from torch import Tensor
 
+from neuron.engine.race import Draws
 from neuron.engine.request import Sampling
 from neuron.engine.rules import Rules
 from neuron.model.native import Draw, library
 from neuron.model.native import draw as draw_by_kernels
-
-SHORTLIST = 512
-"""Candidates sorted first for ``top_p``; the whole vocabulary is sorted only when they do not hold its mass."""
 
 
 class Sampler:
@@ -33,7 +31,6 @@ class Sampler:
         rules: Rules | None = None,
     ) -> None:
         self.rules = rules
-        self._vocab_size = vocab_size
         complete = {f.name: getattr(sampling, f.name) for f in fields(sampling) if f.name != "seed"}
         assert None not in complete.values(), complete
         self.temperature: float = complete["temperature"]
@@ -48,8 +45,8 @@ class Sampler:
         self.is_plain_draw = is_plain and self.temperature > 0
         """Whether `draw` on the logits is all that `pick` does."""
         self._seed = getrandbits(63) if sampling.seed is None else sampling.seed
-        self._n_drawn = 0
-        self._generator = torch.Generator(device=device).manual_seed(self._seed)
+        self.n_drawn = 0
+        """Ids that were drawn so far."""
         self._bias = _sparse(sampling.logit_bias, vocab_size, device)
         self._seen: Tensor | None = None  # [V] bool, prompt and answer
         self._counts: Tensor | None = None  # [V] float32, answer only
@@ -58,11 +55,6 @@ class Sampler:
             self._seen[torch.tensor(list(prompt_ids), dtype=torch.int64, device=device)] = True
         if self.presence or self.frequency:
             self._counts = torch.zeros(vocab_size, device=device)
-
-    @property
-    def shortlists(self) -> bool:
-        """Whether only the best of the ids can be drawn."""
-        return bool(self.top_k) or self.top_p < 1.0
 
     def pick(self, logits: Tensor) -> int:
         """The next id from one row of finite logits [V] float32, which is left as it is."""
@@ -89,15 +81,9 @@ class Sampler:
         return logits
 
     def next_draw(self) -> Draw:
-        """How the processor's kernels draw the next id."""
-        self._n_drawn += 1
-        seed, count = self._seed & (1 << 64) - 1, self._n_drawn
+        """How the next id is drawn."""
+        seed, count = self._seed & (1 << 64) - 1, self.n_drawn + 1
         return Draw(self.temperature, self.top_p, self.min_p, self.top_k, seed, count)
-
-    def noise(self) -> Tensor:
-        """[V] float32 from Exp(1), the request's own."""
-        uniform = torch.rand(self._vocab_size, generator=self._generator, device=self._generator.device)
-        return uniform.log_().neg_()  # three times as fast as `exponential_` on a CPU
 
     def _record(self, chosen: int) -> None:
         if self.rules is not None:
@@ -109,56 +95,21 @@ class Sampler:
 
 
 def draw(samplers: Sequence[Sampler], scores: Tensor) -> list[int]:
-    """An id for each row of scores [R, V] float32 by its sampler's temperature, top-k, top-p, min-p and generator.
+    """An id for each row of scores [R, V] float32 by its sampler's temperature, top-k, top-p, min-p and seed.
 
     A race of exponential clocks: argmax of p / Exp(1) is distributed as p. The noise of an id does not depend on
     the others, so the last bits of the logits, which a batch changes, do not change what is drawn. A cumulative sum
     would: among thousands of unlikely ids it shifts by more than one of them is wide.
     """
+    how = [s.next_draw() for s in samplers]
     if scores.device.type == "cpu" and library() is not None:
-        return draw_by_kernels(scores, [s.next_draw() for s in samplers])
-    temperatures = torch.tensor([[s.temperature] for s in samplers], device=scores.device)
-    probs = (scores / temperatures).softmax(dim=-1)  # [R, V]
-    noise = torch.stack([s.noise() for s in samplers])
-    drawn: dict[int, int] = {}
-    for of_shortlist in (False, True):
-        rows = [i for i, s in enumerate(samplers) if s.shortlists == of_shortlist]
-        if rows:
-            some = [samplers[i] for i in rows]
-            every = len(rows) == len(samplers)
-            race = _race(some, probs if every else probs[rows], noise if every else noise[rows])
-            drawn.update(zip(rows, race, strict=True))
-    return [drawn[i] for i in range(len(samplers))]
-
-
-def _race(samplers: Sequence[Sampler], probs: Tensor, noise: Tensor) -> list[int]:
-    """Winners of rows that all have a shortlist or none."""
-    best, ids = _shortlisted(samplers, probs) if samplers[0].shortlists else (probs, None)
-    if any(s.min_p for s in samplers):
-        least = torch.tensor([[s.min_p] for s in samplers], device=probs.device)
-        best = best.where(best >= least * best.amax(dim=-1, keepdim=True), 0.0)
-    if ids is None:
-        winners = (best / noise).argmax(dim=-1)
+        drawn = draw_by_kernels(scores, how)
     else:
-        places = (best / noise.gather(1, ids)).argmax(dim=-1, keepdim=True)
-        winners = ids.gather(1, places)[:, 0]
-    return [int(i) for i in winners.tolist()]
-
-
-def _shortlisted(samplers: Sequence[Sampler], probs: Tensor) -> tuple[Tensor, Tensor]:
-    """What top-k and top-p leave of probs [R, V], best first, the rest 0, with their ids: [R, n] each."""
-    size = probs.shape[1]
-    ranks = [min(s.top_k or size, size) for s in samplers]
-    masses = torch.tensor([[s.top_p] for s in samplers], device=probs.device)
-    best, ids = probs.topk(max(min(s.top_k or SHORTLIST, size) for s in samplers))
-    open_ended = [not s.top_k for s in samplers]
-    if any(open_ended) and bool((best.sum(-1) < masses[:, 0])[open_ended].any()):
-        best, ids = probs.sort(descending=True)
-    kept = torch.tensor(ranks, device=probs.device)[:, None]
-    best = best.where(torch.arange(best.shape[1], device=probs.device) < kept, 0.0)
-    before = best.cumsum(dim=-1) - best  # mass of the better ones
-    whole = best.sum(dim=-1, keepdim=True).where(kept < size, 1.0)
-    return best.where((before < masses * whole) | (masses >= 1.0), 0.0), ids
+        any_id = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+        drawn = Draws(how, scores.device)(scores, any_id).tolist()
+    for sampler in samplers:
+        sampler.n_drawn += 1
+    return drawn
 
 
 def _edits_logits(s: Sampling) -> bool:

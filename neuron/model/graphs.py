@@ -7,7 +7,7 @@ table on the device (`docs/adr/0014-decode-graphs.md`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Batch sizes with a graph; a batch in between is filled up with rows that nobody reads."""
+
+
+Choose = Callable[[Tensor, Tensor], Tensor]
+"""ids [B] out of logits [B, V] and the likeliest ids [B], -1 where one is not finite; waits for nothing."""
 
 
 class DecodeGraphs:
@@ -50,18 +54,23 @@ class DecodeGraphs:
         graph.fill(tokens, caches)
         return graph.replay(caches)[: len(caches)]
 
-    def launch(self, tokens: Sequence[int], caches: Sequence[SequenceCache]) -> Launched:
-        """The likeliest ids behind one new token of each sequence, whose caches grow by it, to be read later."""
+    def launch(
+        self, tokens: Sequence[int], caches: Sequence[SequenceCache], choose: Choose | None = None
+    ) -> Launched:
+        """The ids behind one new token of each sequence, whose caches grow by it, to be read later.
+
+        They are the likeliest, or what ``choose`` makes of logits and those.
+        """
         graph = self._of(caches)
         graph.fill(tokens, caches)
-        return graph.launch(caches)
+        return graph.launch(caches, choose)
 
-    def launch_next(self, caches: Sequence[SequenceCache]) -> Launched:
+    def launch_next(self, caches: Sequence[SequenceCache], choose: Choose | None = None) -> Launched:
         """As `launch`, behind the ids of the last step, which must have been launched with these caches.
 
         Whether these have been read makes no difference, but of three steps the first must have been.
         """
-        return self._of(caches).launch(caches)
+        return self._of(caches).launch(caches, choose)
 
     def _of(self, caches: Sequence[SequenceCache]) -> _Graph:
         return self._graphs[min(size for size in self._graphs if size >= len(caches))]
@@ -117,13 +126,18 @@ class _Graph:
             cache.length += 1
         return self._logits
 
-    def launch(self, caches: Sequence[SequenceCache]) -> Launched:
+    def launch(self, caches: Sequence[SequenceCache], choose: Choose | None) -> Launched:
         """Launch the next step, and behind it the copy of its ids."""
-        self.replay(caches)
+        n = len(caches)
+        chosen = self._ids[:n]
+        logits = self.replay(caches)[:n]
+        if choose is not None:
+            chosen = choose(logits, chosen)
+            self._table[3, :n].copy_(chosen.clamp(min=0))
         ids, arrived = next(self._arrivals)
-        ids.copy_(self._ids, non_blocking=True)
+        ids[:n].copy_(chosen, non_blocking=True)
         arrived.record(torch.cuda.current_stream(self._device))
-        return Launched(ids[: len(caches)], arrived)
+        return Launched(ids[:n], arrived)
 
 
 def _event() -> torch.cuda.Event:

@@ -1,4 +1,4 @@
-"""Greedy steps launched before the ids of the step before are known: the same answers, whatever happens."""
+"""Steps launched before the ids of the step before are known: the same answers, whatever happens."""
 
 from __future__ import annotations
 
@@ -136,7 +136,6 @@ async def test_who_leaves_and_who_comes_changes_nothing_for_the_others(
     "other",
     [
         {"logprobs": 1},
-        {"sampling": Sampling(temperature=1.0, seed=3)},
         {"sampling": Sampling(temperature=0.0, repetition_penalty=1.3)},
         {"min_tokens": 5},
         {"n": 2},
@@ -151,6 +150,33 @@ async def test_beside_requests_that_need_more_than_ids(
     said = await together(ahead[0], [asked(PROMPTS[0]), different])
     assert said == [reference_greedy(tiny[1], PROMPTS[0], N_NEW), alone]
     assert ahead[1].n_ahead > 0  # behind the end of the other
+
+
+DRAWN = (
+    Sampling(temperature=1.0, seed=3),
+    Sampling(temperature=0.0),
+    Sampling(temperature=0.8, top_k=40, top_p=0.9, min_p=0.01, seed=4),
+    Sampling(temperature=1.3, top_k=5, seed=5),
+    Sampling(temperature=0.7, top_p=0.8, seed=-6),
+    Sampling(temperature=1.0, min_p=0.1, seed=2**63 - 1),
+)
+
+
+@pytest.mark.parametrize("fault", ["", "step:bug@9", "logits:oom@12"])
+async def test_what_is_drawn_is_what_the_plain_way_draws(
+    ahead: tuple[Engine, GraphsOnCpu], planned: Any, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    engine, graphs = ahead
+    monkeypatch.setattr("neuron.engine.sampling.library", lambda: None)  # both by torch
+    requests = [asked(ids, sampling=how) for ids, how in zip(PROMPTS, DRAWN, strict=True)]
+    with_logprobs = [replace(request, logprobs=0) for request in requests]
+    alone = [await read(await engine.submit(request)) for request in with_logprobs]
+    assert not graphs.n_ahead
+    planned(fault)
+    assert await together(engine, requests) == alone
+    assert graphs.n_ahead > 3
+    assert [await read(await engine.submit(request)) for request in requests] == alone
+    assert len({tuple(said) for said in alone}) == len(alone)
 
 
 @pytest.mark.parametrize("fault", ["step:bug@4", "step:oom@3", "logits:bug@5", "logits:oom@4"])

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from neuron.engine.race import Draws
 from neuron.engine.request import NEUTRAL, Sampling
 from neuron.engine.sampling import Sampler, draw
 from neuron.model.native import library
@@ -140,3 +141,27 @@ def test_rows_that_are_drawn_together_are_drawn_as_alone() -> None:
     together, alone = samplers(), samplers()
     for _ in range(20):
         assert draw(together, logits) == [one.pick(row) for one, row in zip(alone, logits, strict=True)]
+
+
+def test_a_seed_draws_the_same_by_torch_and_by_the_kernels(way: str) -> None:
+    if way == "torch":
+        pytest.skip("nothing to compare with")
+    torch.manual_seed(0)
+    logits, n = 2 * torch.randn(5, 20_000), 100
+    kinds = [
+        Sampling(),
+        Sampling(top_k=30),
+        Sampling(top_p=0.8),
+        Sampling(min_p=0.1),
+        Sampling(temperature=0.5),
+    ]
+    samplers = [
+        sampler(replace(kind, seed=(i - 2) * 2**61 + i), vocab_size=20_000) for i, kind in enumerate(kinds)
+    ]
+    by_torch = Draws([one.next_draw() for one in samplers], CPU)
+    differ = 0
+    for _ in range(n):
+        ids = by_torch(logits, torch.zeros(5, dtype=torch.int64)).tolist()
+        for one, row, token in zip(samplers, logits, ids, strict=True):
+            differ += one.pick(row) != token
+    assert differ <= n * len(kinds) / 200  # where two all but tie

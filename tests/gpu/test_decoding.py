@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from neuron.engine.race import Draws
 from neuron.files import ModelFolder
 from neuron.model.cache import SequenceCache
 from neuron.model.decoder import Decoder, make_batch
 from neuron.model.load import load_decoder
+from neuron.model.native import Draw
 from neuron.model.safetensors_checkpoint import SafetensorsCheckpoint
 from tests.support.tiny_models import CASES, VOCAB, save_tiny
 
@@ -119,6 +121,34 @@ def test_steps_launched_before_the_ids_of_the_last_are_read_choose_those_of_the_
         got.append(before.read())
     got.append(launched.read())
     assert [list(one) for one in zip(*got, strict=True)] == want
+
+
+def test_a_step_ahead_waits_for_nothing_and_draws_what_a_cpu_draws(pair: Loaded) -> None:
+    kinds = [(0.8, 0.9, 0.0, 0), (1.0, 1.0, 0.1, 40), (0.0, 1.0, 0.0, 0), (1.2, 1.0, 0.0, 0)]
+    how = [Draw(*kind, seed, 1) for seed, kind in enumerate(kinds)]
+    on_gpu, graphs = pair[1], pair[1].graphs
+    assert graphs is not None
+    caches = [on_gpu.new_cache(32) for _ in kinds]
+    firsts = [
+        int(on_gpu.step([(cache, prompt(8, seed), 1)])[0].argmax()) for seed, cache in enumerate(caches)
+    ]
+    logits: list[torch.Tensor] = []
+    draws = Draws(how, CUDA)
+
+    def choose(rows: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+        logits.append(rows.clone())
+        return draws(rows, best)
+
+    launched = [graphs.launch(firsts, caches, choose)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        launched.append(graphs.launch_next(caches, choose))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    on_cpu = Draws(how, CPU)
+    for one, rows in zip(launched, logits, strict=True):
+        rows = rows.cpu()
+        assert one.read() == on_cpu(rows, rows.argmax(-1)).tolist()
 
 
 def test_in_bfloat16_the_recorded_step_stays_close_to_the_plain_pass(tmp_path: Path) -> None:

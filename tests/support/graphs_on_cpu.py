@@ -15,7 +15,7 @@ from neuron.engine.ahead import Ahead
 from neuron.engine.engine import Engine
 from neuron.model.cache import SequenceCache
 from neuron.model.decoder import Decoder, make_batch
-from neuron.model.graphs import Launched, advance
+from neuron.model.graphs import Choose, Launched, advance
 
 
 class GraphsOnCpu:
@@ -37,19 +37,25 @@ class GraphsOnCpu:
         parts = [(cache, [token], 1) for cache, token in zip(caches, tokens, strict=True)]
         return self._decoder.forward(make_batch(parts, self._decoder.device))
 
-    def launch(self, tokens: Sequence[int], caches: Sequence[SequenceCache]) -> Launched:
+    def launch(
+        self, tokens: Sequence[int], caches: Sequence[SequenceCache], choose: Choose | None = None
+    ) -> Launched:
         rows = [(0, c.capacity, c.length, token) for c, token in zip(caches, tokens, strict=True)]
         self._table, self._caches = torch.tensor(rows).t().contiguous(), list(caches)
-        return self._launch()
+        return self._launch(choose)
 
-    def launch_next(self, caches: Sequence[SequenceCache]) -> Launched:
+    def launch_next(self, caches: Sequence[SequenceCache], choose: Choose | None = None) -> Launched:
         assert list(caches) == self._caches
         self.n_ahead += 1
-        return self._launch()
+        return self._launch(choose)
 
-    def _launch(self) -> Launched:
+    def _launch(self, choose: Choose | None) -> Launched:
         assert self._table[2].tolist() == [cache.length for cache in self._caches]
-        ids = advance(self._logits(self._table[3].tolist(), self._caches), self._table)
+        logits = self._logits(self._table[3].tolist(), self._caches)
+        ids = advance(logits, self._table)
+        if choose is not None:
+            ids = choose(logits, ids)
+            self._table[3].copy_(ids.clamp(min=0))
         at_once: Any = SimpleNamespace(synchronize=lambda: None)
         return Launched(next(self._buffers)[: len(ids)].copy_(ids), at_once)
 
