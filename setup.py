@@ -21,7 +21,7 @@ setup(
             sources=["neuron/model/csrc/step.c"],
             depends=[
                 f"neuron/model/csrc/{header}.h"
-                for header in ("draw", "matrix", "pool", "prompt", "rows", "vectors")
+                for header in ("draw", "integers", "matrix", "pool", "product", "prompt", "rows", "vectors")
             ],
             extra_compile_args=["-O3", "-std=gnu11", *flags],
             extra_link_args=["-pthread", "-lm"],

@@ -181,6 +181,11 @@ class Settings:
     speculation: bool = key(
         True, "Guess what repeats earlier text and check several tokens in a step; on a CPU.", "BOOL"
     )
+    exact_prompts: bool = key(
+        False,
+        "Compute prompts of quantised models in float32 throughout, not in 16-bit integers; on a CPU.",
+        "BOOL",
+    )
     response_store: Path | None = key(
         None,
         "Folder in which /v1/responses are kept for previous_response_id; made if only its parent exists.",

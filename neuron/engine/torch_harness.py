@@ -33,6 +33,7 @@ from neuron.model.device import free_bytes, pick_device, pick_dtype
 from neuron.model.encoder import Encoder
 from neuron.model.families import arch_config
 from neuron.model.load import blueprint, bytes_for_weights, load_model, open_checkpoint, open_files
+from neuron.model.native import rounds, set_exact
 from neuron.model.pooling import read_pooling
 from neuron.model.safetensors_checkpoint import HeadersCheckpoint
 from neuron.progress import Progress, Report
@@ -55,6 +56,7 @@ class TorchHarness:
         self._workers: dict[torch.device, Worker] = {}
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        set_exact(settings.exact_prompts)
 
     def configure(self, settings: Settings) -> None:
         """Models that are loaded from now on get these limits."""
@@ -314,6 +316,7 @@ def fingerprint(model: Decoder | Encoder) -> str:
         kernels = torch.cuda.get_device_name(device).replace(" ", "_")
     else:
         of = "native" if isinstance(model, Decoder) and model.lm_head.packed else "torch"
+        of += "-int16" if of == "native" and rounds() else ""
         kernels = f"{torch.backends.cpu.get_cpu_capability().lower()}-{torch.get_num_threads()}t-{of}"
     numbers = f"{_name(model.dtype)}-{kept_in(model).lower()}"
     return f"neuron-{version('neuron-node')}-torch-{torch.__version__}-{device.type}-{kernels}-{numbers}"

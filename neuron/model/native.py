@@ -19,7 +19,7 @@ from neuron.log import event
 
 log = logging.getLogger("neuron.model")
 
-VERSION = 4
+VERSION = 5
 """As in ``csrc/step.c``; goes up with every change of what Python calls."""
 TORCH_ONLY = "NEURON_TORCH_ONLY"
 """Environment variable that turns all kernels off but torch's, for comparisons."""
@@ -86,7 +86,11 @@ def declared(lib: ctypes.CDLL) -> ctypes.CDLL:
     """The library with the types of its functions."""
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     lib.neuron_product.argtypes = (pointer, pointer, size, pointer, size, ctypes.c_int)
-    lib.neuron_product.restype = None
+    lib.neuron_product.restype = ctypes.c_int
+    lib.neuron_rounds.argtypes = ()
+    lib.neuron_rounds.restype = ctypes.c_int
+    lib.neuron_set_exact.argtypes = (ctypes.c_int,)
+    lib.neuron_set_exact.restype = None
     lib.neuron_rows.argtypes = (pointer, pointer, size, pointer)
     lib.neuron_rows.restype = None
     lib.neuron_draw.argtypes = (pointer, size, size, pointer, pointer, ctypes.c_int)
@@ -119,12 +123,26 @@ def declared(lib: ctypes.CDLL) -> ctypes.CDLL:
 
 
 def product(matrix: Matrix, x: Tensor, y: Tensor) -> None:
-    """``y = x Wᵀ + b``: x [T, in] float32; y [T, out] float32, whose rows may lie apart."""
+    """``y = x Wᵀ + b``: x [T, in] float32; y [T, out] float32, whose rows may lie apart. Raises `MemoryError`."""
     lib = library()
     assert lib is not None
     x = x.contiguous()
     threads = torch.get_num_threads()
-    lib.neuron_product(ctypes.byref(matrix), x.data_ptr(), len(x), y.data_ptr(), y.stride(0), threads)
+    at, to = (x.data_ptr(), len(x)), (y.data_ptr(), y.stride(0))
+    if lib.neuron_product(ctypes.byref(matrix), *at, *to, threads):
+        raise MemoryError("no memory to compute a prompt")
+
+
+def rounds() -> bool:
+    """Whether rows of a prompt are rounded to 16 bits where the weights are quantised (``csrc/integers.h``)."""
+    lib = library()
+    return lib is not None and bool(lib.neuron_rounds())
+
+
+def set_exact(exact: bool) -> None:
+    """Whether prompts are computed in float32 throughout, from now on and by every model."""
+    if (lib := library()) is not None:
+        lib.neuron_set_exact(exact)
 
 
 def computes(x: Tensor) -> bool:

@@ -22,6 +22,7 @@ from neuron.model.gguf_checkpoint import GgufCheckpoint
 from neuron.model.grouped import LAYOUTS, GroupedWeight, Groups, Scratch
 from neuron.model.linear import Linear
 from neuron.model.load import blueprint, load_decoder
+from neuron.model.native_step import MOST_ROWS
 from neuron.model.packed import FORMATS, QUANTS, PackedWeight
 from neuron.model.safetensors_checkpoint import SafetensorsCheckpoint
 from tests.model.test_native import OneMatrix
@@ -86,7 +87,8 @@ def test_products_are_those_of_the_processors_kernels(
                 theirs.fill(checkpoint, "w")
                 want = torch.empty(n, n_out)
                 theirs.product(x, want)
-                assert not n or error(x, checkpoint.read("w"), bias, want) < 1e-6
+                most = 1e-4 if n > MOST_ROWS and native.rounds() else 1e-6
+                assert not n or error(x, checkpoint.read("w"), bias, want) < most
 
 
 @pytest.mark.parametrize("quant", QUANTS)

@@ -64,7 +64,7 @@ class OneMatrix:
     """A checkpoint of a single matrix."""
 
     def __init__(self, fmt: str, n_out: int, n_in: int) -> None:
-        self.blocks = random_blocks(fmt, n_out, n_in)
+        self.fmt, self.blocks = fmt, random_blocks(fmt, n_out, n_in)
         self.config: dict[str, object] = {}
         self.tensors = {"w": TensorInfo((n_out, n_in), fmt, self.blocks.numel())}
 
@@ -80,6 +80,17 @@ class OneMatrix:
 
     def close(self) -> None:
         pass
+
+
+def most_rounded(x: Tensor, stored: OneMatrix, plain: Tensor) -> Tensor:
+    """What rounding x [n, in] to 16 bits may add to each product [n, out] (``csrc/integers.h``)."""
+    weight = plain.double()
+    if stored.fmt == "Q4_1":  # minima are multiplied with the sums of the numbers as they were
+        minima = stored.blocks.view(len(plain), -1, 20)[..., 2:4].contiguous().view(torch.float16).double()
+        weight = (weight.view(len(plain), -1, 32) - minima).flatten(1)
+    groups = x.double().view(len(x), -1, 32)
+    steps = (groups.abs().amax(-1, keepdim=True) / 65534).expand_as(groups).flatten(1)
+    return steps @ weight.abs().t()
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
@@ -99,9 +110,44 @@ def test_products_and_rows_are_those_of_the_unpacked_matrix(
         y = torch.full((n, shape[0] + 3), torch.nan)
         native.product(weight.matrix(), x, y[:, : shape[0]])
         want = x.double() @ plain.double().t() + weight.bias.double()
-        size = x.double().abs() @ plain.double().abs().t() + 1e-3
-        assert ((y[:, : shape[0]] - want).abs() / size).max() < 1e-6
+        most = 1e-6 * (x.double().abs() @ plain.double().abs().t() + 1e-3)
+        if n > MOST_ROWS and FORMATS[fmt].items > 1 and native.rounds():
+            most += 1.001 * most_rounded(x, stored, plain)
+        assert ((y[:, : shape[0]] - want).abs() / most).max() < 1
         assert y[:, shape[0] :].isnan().all(), "nothing is written beyond the outputs"
+
+
+def test_rounding_can_be_turned_off(build: Path) -> None:
+    stored, weight = OneMatrix("Q8_0", 20, 64), PackedWeight(FORMATS["Q8_0"], 20, 64, CPU)
+    weight.fill(stored, "w")
+    x, rounded, exact = torch.randn(40, 64), torch.empty(40, 20), torch.empty(40, 20)
+    could = native.rounds()
+    native.product(weight.matrix(), x, rounded)
+    native.set_exact(True)
+    try:
+        assert not native.rounds()
+        native.product(weight.matrix(), x, exact)
+    finally:
+        native.set_exact(False)
+    assert native.rounds() == could
+    want = x.double() @ stored.read("w").double().t()
+    size = x.double().abs() @ stored.read("w").double().abs().t()
+    assert ((exact - want).abs() / size).max() < 1e-6
+    assert torch.equal(exact, rounded) != could
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_what_is_no_number_stays_so_and_harms_no_other_row(build: Path, fmt: str) -> None:
+    stored = OneMatrix(fmt, 20, 64)
+    weight = PackedWeight(FORMATS[fmt], 20, 64, CPU)
+    weight.fill(stored, "w")
+    x, y = torch.randn(40, 64), torch.empty(40, 20)
+    x[3], x[4, 40], x[5, 7], x[6, 63], x[7] = 0, torch.nan, torch.inf, -torch.inf, 1e-38
+    native.product(weight.matrix(), x, y)
+    assert not y[4:7].isfinite().any()
+    assert (y[3] == 0).all()
+    assert y[[*range(4), *range(7, 40)]].isfinite().all()
+    assert y[7].abs().max() < 1e-33
 
 
 def test_inputs_that_are_no_whole_groups_are_computed_in_plain_formats(build: Path) -> None:

@@ -53,8 +53,8 @@ INLINE void add_group(
     for (int r = 0; r < rows; r++) even[r] = odd[r] = total[r] = vset(0);
     if (format == Q8_0) {
         for (int k = 0; k < GROUP; k += 2) {
-            a = load_i8(group + (2 + k) * LANES);
-            b = load_i8(group + (3 + k) * LANES);
+            a = to_floats(load_s8(group + (2 + k) * LANES));
+            b = to_floats(load_s8(group + (3 + k) * LANES));
             for (int r = 0; r < rows; r++) {
                 even[r] += a * vset(x[r * ldx + k]);
                 odd[r] += b * vset(x[r * ldx + k + 1]);
@@ -125,7 +125,7 @@ INLINE void unpack_tile(const int format, const uint8_t *tile, int k, int end, f
         for (int g = k; g < end; g += GROUP, to += GROUP * stride, group += GROUP_BYTES[format] * LANES) {
             vf scale = load_split_f16(group), a, b;
             if (format == Q8_0) {
-                for (int i = 0; i < GROUP; i++) vstore(to + i * stride, scale * load_i8(group + (2 + i) * LANES));
+                for (int i = 0; i < GROUP; i++) vstore(to + i * stride, scale * to_floats(load_s8(group + (2 + i) * LANES)));
                 continue;
             }
             vf minimum = format == Q4_1 ? load_split_f16(group + 2 * LANES) : vset(0);

@@ -6,12 +6,15 @@
 #include <stdlib.h>
 
 #include "draw.h"
+#include "integers.h"
 #include "matrix.h"
 #include "pool.h"
+#include "product.h"
 #include "prompt.h"
 #include "rows.h"
 
 #define CHUNK_KEYS 256 /* of one piece of attention; a multiple of W */
+#define PROMPT_ROWS 14 /* of a sequence: so many are a prompt's, more than are guessed, and rounded (integers.h) */
 #define MANY_QUERIES 24 /* of a key head: for so many it pays to compute a strip of them side by side */
 
 typedef struct {
@@ -49,8 +52,9 @@ typedef struct {
     const Batch *b;
     float *x, *q, *k, *v, *heads, *h, *partial, *stats, *normed; /* see `carve` */
     Phase *phases;
-    int n_chunks, n_runs, has_long;
+    int n_chunks, n_runs, has_long, n_exact; /* rows before those of prompts */
     Run *runs;
+    void *rounded; /* the other rows of what is multiplied */
 } Step;
 
 typedef struct {
@@ -81,19 +85,49 @@ static void put(const Matrix *m, int strip, int rows, const float *from, float *
     }
 }
 
+/* Rows that are multiplied with matrices of quantised weights in float32 up to `n_exact`, rounded behind it. */
+typedef struct {
+    const float *x, *sums; /* [rows, n_in], [rows, n_in / GROUP] */
+    int rows, n_in, n_exact;
+    Rounded rounded;
+} Input;
+
+/* The input of products; its sums are put into memory of the caller's. */
+static Input input_of(
+    Here *here, const Matrix *const *matrices, int n_matrices, const float *x, int rows, int n_exact, float *sums
+) {
+    int n_in = matrices[0]->n_in, any = 0;
+    for (int i = 0; i < n_matrices; i++) any |= in_pairs(matrices[i]);
+    if (!any) n_exact = rows;
+    Input in = {x, sums, rows, n_in, n_exact, rounded_in(here->s->rounded, rows - n_exact, n_in)};
+    sum_groups(x, rows, n_in, sums);
+    if (n_exact < rows)
+        for (Pieces its = pieces(next_phase(here), rows - n_exact); more(&its);)
+            round_row(x + (int64_t)(n_exact + its.piece) * n_in, &in.rounded, its.piece);
+    return in;
+}
+
+/* y [rows][STRIP] = the outputs of one strip, without bias. */
+static void strip_times(const Matrix *m, int strip, const Input *in, float *y) {
+    int n = in_pairs(m) ? in->n_exact : in->rows;
+    if (n) strip_times_rows(m, strip, n, in->x, in->n_in, in->sums, y);
+    if (n < in->rows) strip_times_rounded(m, strip, &in->rounded, 0, in->rows - n, y + n * STRIP);
+}
+
 /* y[i] (+)= x times the i-th matrix, for matrices that share their input. */
 static void products(
-    Here *here, const Matrix *const *matrices, float *const *y, int n_matrices, const float *x, int rows, int add
+    Here *here, const Matrix *const *matrices, float *const *y, int n_matrices, const float *x, int rows, int n_exact,
+    int add
 ) {
-    int n_pieces = 0, n_in = matrices[0]->n_in;
-    float out[rows * STRIP], x_sums[rows * (n_in / GROUP) + 1];
-    sum_groups(x, rows, n_in, x_sums);
+    int n_pieces = 0;
+    float out[rows * STRIP], x_sums[rows * (matrices[0]->n_in / GROUP) + 1];
+    Input in = input_of(here, matrices, n_matrices, x, rows, n_exact, x_sums);
     for (int i = 0; i < n_matrices; i++) n_pieces += n_strips(matrices[i]);
     for (Pieces its = pieces(next_phase(here), n_pieces); more(&its);) {
         int piece = its.piece;
         int strip = piece, i = 0;
         while (strip >= n_strips(matrices[i])) strip -= n_strips(matrices[i++]);
-        strip_times_rows(matrices[i], strip, rows, x, n_in, x_sums, out);
+        strip_times(matrices[i], strip, &in, out);
         put(matrices[i], strip, rows, out, y[i], add);
     }
 }
@@ -106,11 +140,11 @@ static void gate_and_up(Here *here, const Layer *layer, const float *x) {
     bare_gate.bias = 0;
     int rows = s->b->n_rows;
     float g[rows * STRIP], u[rows * STRIP], x_sums[rows * (gate->n_in / GROUP) + 1];
-    sum_groups(x, rows, gate->n_in, x_sums);
+    Input in = input_of(here, (const Matrix *[]){gate, up}, 2, x, rows, s->n_exact, x_sums);
     for (Pieces its = pieces(next_phase(here), n_strips(gate)); more(&its);) {
         int strip = its.piece;
-        strip_times_rows(gate, strip, rows, x, gate->n_in, x_sums, g);
-        strip_times_rows(up, strip, rows, x, up->n_in, x_sums, u);
+        strip_times(gate, strip, &in, g);
+        strip_times(up, strip, &in, u);
         int at = strip * STRIP, n = gate->n_out - at < STRIP ? gate->n_out - at : STRIP;
         for (int r = 0; r < rows; r++) {
             for (int i = 0; i < n; i++) {
@@ -288,12 +322,12 @@ static void run_layer(Here *here, int index) {
     int rows = s->b->n_rows;
     const float *normed = norm_rows(here, layer->attention_norm);
     products(here, (const Matrix *[]){&layer->q, &layer->k, &layer->v}, (float *[]){s->q, s->k, s->v}, 3, normed,
-             rows, 0);
+             rows, s->n_exact, 0);
     fill_caches(here, layer, index);
     attention(here, layer, index);
-    products(here, (const Matrix *[]){&layer->o}, (float *[]){s->x}, 1, s->heads, rows, 1);
+    products(here, (const Matrix *[]){&layer->o}, (float *[]){s->x}, 1, s->heads, rows, s->n_exact, 1);
     gate_and_up(here, layer, norm_rows(here, layer->mlp_norm));
-    products(here, (const Matrix *[]){&layer->down}, (float *[]){s->x}, 1, s->h, rows, 1);
+    products(here, (const Matrix *[]){&layer->down}, (float *[]){s->x}, 1, s->h, rows, s->n_exact, 1);
 }
 
 static void run_step(void *what, int thread) {
@@ -308,12 +342,20 @@ static void run_step(void *what, int thread) {
     float *normed = s->normed + (int64_t)thread * b->n_rows * m->hidden;
     for (int i = 0; i < b->n_logits; i++)
         rms_norm(s->x + b->logit_rows[i] * m->hidden, m->norm, m->hidden, m->norm_eps, normed + i * m->hidden);
-    products(&here, (const Matrix *[]){&m->head}, (float *[]){b->logits}, 1, normed, b->n_logits, 0);
+    products(&here, (const Matrix *[]){&m->head}, (float *[]){b->logits}, 1, normed, b->n_logits, b->n_logits, 0);
 }
 
 /* ---- what Python calls */
 
-const int neuron_kernels_version = 4; /* as in native.py: another one is a build of other sources */
+const int neuron_kernels_version = 5; /* as in native.py: another one is a build of other sources */
+
+/* Most phases of a step: eleven a layer, where the inputs of its four products are rounded, and those around. */
+static size_t n_phases(const Model *m) { return 11 * (size_t)m->n_layers + 2; }
+
+static int widest_input(const Model *m) {
+    int heads = m->n_heads * m->head_dim, most = m->hidden > heads ? m->hidden : heads;
+    return most > m->inner ? most : m->inner;
+}
 
 /* Hand out scratch; with no memory yet, only count it. Returns bytes. */
 static size_t carve(Step *s, char *memory) {
@@ -325,7 +367,7 @@ static size_t carve(Step *s, char *memory) {
         void **at;
         size_t bytes;
     } parts_of[] = {
-        {(void **)&s->phases, (7 * (size_t)m->n_layers + 2) * sizeof *s->phases},
+        {(void **)&s->phases, n_phases(m) * sizeof *s->phases},
         {(void **)&s->runs, rows * sizeof *s->runs},
         {(void **)&s->x, rows * m->hidden * 4},
         {(void **)&s->q, heads * 4},
@@ -335,6 +377,7 @@ static size_t carve(Step *s, char *memory) {
         {(void **)&s->h, rows * m->inner * 4},
         {(void **)&s->partial, parts * m->head_dim * 4},
         {(void **)&s->stats, parts * 2 * 4},
+        {&s->rounded, rounded_bytes(b->n_rows, widest_input(m))},
         {(void **)&s->normed, b->n_threads * rows * m->hidden * 4},
     };
     for (size_t i = 0; i < sizeof parts_of / sizeof *parts_of; i++) {
@@ -360,6 +403,8 @@ static void find_runs(Step *s) {
         run->first_part = n_parts;
         run->n_parts = run->is_long ? (n_queries + STRIP - 1) / STRIP : s->n_chunks;
     }
+    s->n_exact = b->n_rows;
+    for (int i = s->n_runs - 1; i >= 0 && s->runs[i].n >= PROMPT_ROWS; i--) s->n_exact = s->runs[i].first;
 }
 
 /* Compute a batch; 0, or -1 without memory. */
@@ -369,69 +414,10 @@ int neuron_step(const Model *model, const Batch *batch) {
     char *memory = aligned_alloc(64, bytes);
     if (!memory) return -1;
     carve(&s, memory);
-    memset(s.phases, 0, (7 * (size_t)model->n_layers + 2) * sizeof *s.phases);
+    memset(s.phases, 0, n_phases(model) * sizeof *s.phases);
+    memset(s.rounded, 0, rounded_bytes(batch->n_rows, widest_input(model)));
     find_runs(&s);
     run(run_step, &s, batch->n_threads);
     free(memory);
     return 0;
-}
-
-typedef struct {
-    const Matrix *matrix;
-    const float *x;
-    float *y;
-    int64_t rows, ldy;
-    Phase phase;
-} Product;
-
-#define CHUNK_ROWS 240 /* of the input in one piece of work: a multiple of every BLOCK_ROWS */
-
-static void run_product(void *what, int thread) {
-    Product *p = what;
-    const Matrix *m = p->matrix;
-    int n_chunks = (int)((p->rows + CHUNK_ROWS - 1) / CHUNK_ROWS);
-    float out[CHUNK_ROWS * STRIP] __attribute__((aligned(64)));
-    int few = p->rows <= FEW_ROWS;
-    float x_sums[few ? p->rows * (m->n_in / GROUP) + 1 : 1];
-    if (few) sum_groups(p->x, p->rows, m->n_in, x_sums);
-    for (Pieces its = pieces(&p->phase, n_strips(m) * n_chunks); more(&its);) {
-        int piece = its.piece;
-        int64_t row = (int64_t)(piece % n_chunks) * CHUNK_ROWS;
-        int strip = piece / n_chunks, at = strip * STRIP;
-        int rows = p->rows - row < CHUNK_ROWS ? (int)(p->rows - row) : CHUNK_ROWS;
-        int n = m->n_out - at < STRIP ? m->n_out - at : STRIP;
-        strip_times_rows(m, strip, rows, p->x + row * m->n_in, m->n_in, few ? x_sums : 0, out);
-        for (int r = 0; r < rows; r++) {
-            float *to = p->y + (row + r) * p->ldy + at;
-            for (int i = 0; i < n; i++) to[i] = out[r * STRIP + i] + (m->bias ? m->bias[at + i] : 0);
-        }
-    }
-    (void)thread;
-}
-
-/* y [rows, ldy] = x [rows, n_in] times the matrix, plus its bias. */
-void neuron_product(const Matrix *matrix, const float *x, int64_t rows, float *y, int64_t ldy, int threads) {
-    Product p = {.matrix = matrix, .x = x, .y = y, .rows = rows, .ldy = ldy};
-    run(run_product, &p, threads);
-}
-
-#define PACK(T)                                                                                              \
-    for (int64_t u = 0; u < units; u++)                                                                      \
-        for (int l = 0; l < LANES; l++) ((T *)to)[u * LANES + l] = l < n ? ((const T *)from)[l * units + u] : 0
-
-/* tiles = rows [n_out][units of unit_bytes] of a file, as matrix.h lays them out. */
-void neuron_pack(const uint8_t *rows, int64_t n_out, int64_t units, int64_t unit_bytes, uint8_t *tiles) {
-    for (int64_t first = 0; first < n_out; first += LANES) {
-        int64_t n = n_out - first < LANES ? n_out - first : LANES;
-        const uint8_t *from = rows + first * units * unit_bytes;
-        uint8_t *to = tiles + first * units * unit_bytes;
-        if (unit_bytes == 4) PACK(uint32_t);
-        else if (unit_bytes == 2) PACK(uint16_t);
-        else PACK(uint8_t);
-    }
-}
-
-/* out [n, n_in] = rows of the matrix. */
-void neuron_rows(const Matrix *matrix, const int64_t *rows, int64_t n, float *out) {
-    for (int64_t i = 0; i < n; i++) matrix_row(matrix, (int)rows[i], out + i * matrix->n_in);
 }

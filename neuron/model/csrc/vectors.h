@@ -12,11 +12,13 @@
 #include <immintrin.h>
 #define W 16
 typedef __m512 vf;
+typedef int32_t vi __attribute__((vector_size(64)));
 INLINE vf vset(float x) { return _mm512_set1_ps(x); }
 INLINE vf vload(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void vstore(float *p, vf x) { _mm512_storeu_ps(p, x); }
 INLINE vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
 INLINE float vsum(vf x) { return _mm512_reduce_add_ps(x); }
+INLINE float vmost(vf x) { return _mm512_reduce_max_ps(x); }
 INLINE vf vround(vf x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 INLINE vf vpow2(vf n) { return _mm512_scalef_ps(vset(1), n); }
 INLINE vf load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
@@ -24,9 +26,8 @@ INLINE vf load_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(
         _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
-INLINE vf load_i8(const uint8_t *p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
-}
+INLINE vi load_u8(const uint8_t *p) { return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+INLINE vi load_s8(const uint8_t *p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 /* Float16 numbers whose low and high bytes lie LANES apart. */
 INLINE vf load_split_f16(const uint8_t *p) {
     __m256i low = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
@@ -45,6 +46,7 @@ INLINE void load_nibbles(const uint8_t *p, int zero, vf *low, vf *high) {
 #include <immintrin.h>
 #define W 8
 typedef __m256 vf;
+typedef int32_t vi __attribute__((vector_size(32)));
 INLINE vf vset(float x) { return _mm256_set1_ps(x); }
 INLINE vf vload(const float *p) { return _mm256_loadu_ps(p); }
 INLINE void vstore(float *p, vf x) { _mm256_storeu_ps(p, x); }
@@ -53,6 +55,11 @@ INLINE float vsum(vf x) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+INLINE float vmost(vf x) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 INLINE vf vround(vf x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 INLINE vf vpow2(vf n) {
@@ -64,9 +71,8 @@ INLINE vf load_bf16(const uint16_t *p) {
     return _mm256_castsi256_ps(
         _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
-INLINE vf load_i8(const uint8_t *p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
-}
+INLINE vi load_u8(const uint8_t *p) { return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
+INLINE vi load_s8(const uint8_t *p) { return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
 INLINE vf load_split_f16(const uint8_t *p) {
     __m128i low = _mm_loadl_epi64((const __m128i *)p), high = _mm_loadl_epi64((const __m128i *)(p + LANES));
     return _mm256_cvtph_ps(_mm_unpacklo_epi8(low, high));
@@ -82,6 +88,7 @@ INLINE void load_nibbles(const uint8_t *p, int zero, vf *low, vf *high) {
 #else /* any processor: the compiler does what it can */
 #define W 4
 typedef float vf __attribute__((vector_size(16)));
+typedef int32_t vi __attribute__((vector_size(16)));
 INLINE vf vset(float x) { return (vf){x, x, x, x}; }
 INLINE vf vload(const float *p) {
     vf x;
@@ -90,6 +97,7 @@ INLINE vf vload(const float *p) {
 }
 INLINE void vstore(float *p, vf x) { memcpy(p, &x, sizeof x); }
 INLINE float vsum(vf x) { return (x[0] + x[1]) + (x[2] + x[3]); }
+INLINE float vmost(vf x) { return fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3])); }
 #define EACH(expression)                                                                                     \
     vf out;                                                                                                  \
     for (int i = 0; i < W; i++) out[i] = (expression);                                                       \
@@ -110,7 +118,8 @@ INLINE vf vround(vf x) { EACH(rintf(x[i])); }
 INLINE vf vpow2(vf n) { EACH(from_bits((uint32_t)((int32_t)n[i] + 127) << 23)); }
 INLINE vf load_f16(const uint16_t *p) { EACH(half(p[i])); }
 INLINE vf load_bf16(const uint16_t *p) { EACH(from_bits((uint32_t)p[i] << 16)); }
-INLINE vf load_i8(const uint8_t *p) { EACH((float)(int8_t)p[i]); }
+INLINE vi load_u8(const uint8_t *p) { return (vi){p[0], p[1], p[2], p[3]}; }
+INLINE vi load_s8(const uint8_t *p) { return (vi){(int8_t)p[0], (int8_t)p[1], (int8_t)p[2], (int8_t)p[3]}; }
 INLINE vf load_split_f16(const uint8_t *p) { EACH(half((uint16_t)(p[i] | p[i + LANES] << 8))); }
 INLINE void load_nibbles(const uint8_t *p, int zero, vf *low, vf *high) {
     for (int i = 0; i < W; i++) {
@@ -119,6 +128,9 @@ INLINE void load_nibbles(const uint8_t *p, int zero, vf *low, vf *high) {
     }
 }
 #endif
+
+INLINE vf to_floats(vi x) { return __builtin_convertvector(x, vf); }
+INLINE vi to_integers(vf x) { return __builtin_convertvector(vround(x), vi); }
 
 /* e to the x within two units in the last place; next to nothing below -87, and never more than e to the 88. What is no
  * number stays so: of two that are compared the second is kept then.
