@@ -29,7 +29,7 @@ def piece_tokens(decoder: Decoder, chunk_tokens: int) -> int:
     return max(decoder.weight_bytes() // PART_OF_WEIGHTS // token_bytes, chunk_tokens // 4, NODE_TOKENS)
 
 
-def take_over(prefixes: PrefixCache, running: Iterable[Sequence], most: int) -> None:
+def take_over(prefixes: PrefixCache | None, running: Iterable[Sequence], most: int) -> None:
     """Copy up to ``most`` tokens, in all, of what is known of prompts into the caches of their sequences.
 
     The last token of a prompt is computed whatever is known, since its logits are wanted.
@@ -40,20 +40,23 @@ def take_over(prefixes: PrefixCache, running: Iterable[Sequence], most: int) -> 
             n = _fill(prefixes, sequence, min(left, most))
             most -= n
             sequence.filling = n < left and not most
+            sequence.source = sequence.source if n < left else None
 
 
-def _fill(prefixes: PrefixCache, sequence: Sequence, most: int) -> int:
+def _fill(prefixes: PrefixCache | None, sequence: Sequence, most: int) -> int:
     cache = sequence.cache
     assert cache is not None
     begin = cache.length
     try:
-        prefixes.fill(sequence.principal, sequence.prompt_ids[:-1], cache, most)
+        if sequence.source is not None:
+            cache.extend_from(sequence.source, most)
+        elif prefixes is not None:
+            prefixes.fill(sequence.principal, sequence.prompt_ids[:-1], cache, most)
+            sequence.n_cached += cache.length - begin
+            sequence.n_kept = cache.length if cache.length > begin else sequence.n_kept
     except RuntimeError as e:  # a device that is broken: the next step says so
-        event(log, "prefix not taken over", level=logging.WARNING, cause=str(e)[:200])
-    if n := cache.length - begin:
-        sequence.n_cached += n
-        sequence.n_kept = cache.length
-    return n
+        event(log, "prompt not taken over", level=logging.WARNING, cause=str(e)[:200])
+    return cache.length - begin
 
 
 def keep_new(prefixes: PrefixCache, running: Iterable[Sequence], most: int) -> None:

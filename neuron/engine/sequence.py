@@ -44,6 +44,8 @@ class Sequence:
 
     cache: SequenceCache | None = None
     sampler: Sampler | None = None
+    source: SequenceCache | None = None
+    """Of the answer that it follows: the prompt is taken over from there."""
     filling: bool = False
     """Whether more of its prompt may be known than was copied yet."""
     n_kept: int = 0

@@ -39,13 +39,21 @@ def begin(sequence: Sequence, decoder: Decoder) -> None:
     sequence.started_s = time.monotonic()
 
 
-def _fork(leader: Sequence, follower: Sequence, decoder: Decoder) -> None:
-    """Start another answer from the cache that holds the prompt."""
-    assert leader.cache is not None
-    begin(follower, decoder)
-    assert follower.cache is not None
-    follower.cache.copy_from(leader.cache)
-    follower.started_s = leader.started_s
+def begin_followers(leader: Sequence, decoder: Decoder) -> tuple[list[Sequence], list[Output]]:
+    """Begin the other answers to a prompt that the leader's cache holds, which they take over before their first
+    step; and an `Output` for each that can't."""
+    begun, failed = [], []
+    followers, leader.followers = leader.followers, []
+    for follower in followers:
+        try:
+            begin(follower, decoder)
+        except Exception as e:
+            failed.append(Output(follower, is_end=True, error=_as_error(e)))
+        else:
+            follower.source, follower.started_s = leader.cache, leader.started_s
+            follower.filling = follower.n_prompt_left > 1
+            begun.append(follower)
+    return begun, failed
 
 
 def _sampler(sequence: Sequence, decoder: Decoder) -> Sampler:
@@ -92,19 +100,17 @@ def _compute(decoder: Decoder, plan: list[Part]) -> list[Output]:
     logits = decoder.step(parts)  # [R, V]
     if "nan" in (injected, faults.at("logits")):
         logits[:1] = math.nan
-    return _sample(firsts, {s: draft for s, _, draft in plan if draft}, logits, decoder) if firsts else []
+    return _sample(firsts, {s: draft for s, _, draft in plan if draft}, logits) if firsts else []
 
 
-def _sample(
-    firsts: list[Row], drafts: dict[Sequence, list[int]], logits: Tensor, decoder: Decoder
-) -> list[Output]:
-    """An `Output` for each id that came, of these sequences and of the answers that start from their prompts.
+def _sample(rows: list[Row], drafts: dict[Sequence, list[int]], logits: Tensor) -> list[Output]:
+    """An `Output` for each id that came.
 
     The rows of logits [R, V] behind a sequence's first are those of its draft; one counts if the draft was right so
     far. What was computed of the rest is forgotten.
     """
     greedy = best_ids(logits)
-    outputs, rows = _forked(firsts, decoder)
+    outputs: list[Output] = []
     for at in count():
         chosen = _chosen(rows, greedy, logits)
         outputs += chosen
@@ -123,24 +129,6 @@ def _sample(
         sequence.n_drafted += len(draft)
         sequence.forget_unread()
     return outputs
-
-
-def _forked(firsts: list[Row], decoder: Decoder) -> tuple[list[Output], list[Row]]:
-    """The rows with those of the answers that start from them, and an `Output` for each that failed to."""
-    if not any(sequence.followers for sequence, _ in firsts):
-        return [], firsts
-    outputs, rows = [], []
-    for sequence, row in firsts:
-        followers, sequence.followers = sequence.followers, []
-        for follower in followers:
-            try:
-                _fork(sequence, follower, decoder)
-            except Exception as e:
-                outputs.append(Output(follower, is_end=True, error=_as_error(e)))
-            else:
-                rows.append((follower, row))
-        rows.append((sequence, row))
-    return outputs, rows
 
 
 def _chosen(rows: list[Row], greedy: list[int], logits: Tensor) -> list[Output]:

@@ -19,7 +19,7 @@ from neuron.engine.prefix import PrefixCache
 from neuron.engine.reuse import forget, keep, keep_new, piece_tokens, take_over
 from neuron.engine.scheduler import Scheduler
 from neuron.engine.sequence import Output, Sequence
-from neuron.engine.step import begin, run_step
+from neuron.engine.step import begin, begin_followers, run_step
 from neuron.errors import DeviceFault, NeuronError, NumericalError
 from neuron.log import event
 from neuron.model.decoder import Decoder
@@ -159,7 +159,7 @@ class Worker:
         except NeuronError as e:
             self._publish(slot, [Output(sequence, is_end=True, error=e)])
             return
-        sequence.filling = slot.prefixes is not None and len(sequence.prompt_ids) > 1
+        sequence.filling = slot.prefixes is not None and sequence.n_prompt_left > 1
         slot.scheduler.running.append(sequence)
         self._say([Output(sequence)])
 
@@ -173,8 +173,7 @@ class Worker:
         if not running or slot.decoder is None:
             return
         self.busy_since_s = time.monotonic()
-        if slot.prefixes is not None:
-            self._copy(slot, slot.prefixes)
+        self._copy(slot)
         outputs = slot.ahead.step(running) if slot.ahead else None
         if outputs is None:
             outputs = self._plain_step(slot, slot.decoder, time.monotonic())
@@ -187,12 +186,13 @@ class Worker:
         for error in failed:
             slot.seen(error)
 
-    def _copy(self, slot: Slot, prefixes: PrefixCache) -> None:
+    def _copy(self, slot: Slot) -> None:
         """Keep what the last step computed, take over what is known; little where a stream of the device waits."""
         waits = any(s.is_decoding for each in self._slots for s in each.scheduler.running)
         most = slot.piece_tokens if waits else sys.maxsize
-        keep_new(prefixes, slot.scheduler.running, most)
-        take_over(prefixes, slot.scheduler.running, most)
+        if slot.prefixes is not None:
+            keep_new(slot.prefixes, slot.scheduler.running, most)
+        take_over(slot.prefixes, slot.scheduler.running, most)
 
     def _plain_step(self, slot: Slot, decoder: Decoder, begun_s: float) -> list[Output]:
         """The next step of whatever the sequences need."""
@@ -204,17 +204,18 @@ class Worker:
             self._flush()  # this step may take long
         outputs = run_step(decoder, plan)
         slot.meter.record(n_tokens, len(plan), len(outputs), time.monotonic() - begun_s)
+        for leader in [o.sequence for o in outputs if o.sequence.followers and o.error is None]:
+            begun, failed = begin_followers(leader, decoder)
+            slot.scheduler.running += begun
+            outputs += failed
         return outputs
 
     def _publish(self, slot: Slot, outputs: list[Output]) -> None:
-        running = slot.scheduler.running
         ended = {output.sequence for output in outputs if output.is_end}
         # answers whose leader ended before it held the prompt never started
         outputs = outputs + [Output(f, is_end=True) for s in ended for f in s.followers]
-        known = set(running)
-        started = [o.sequence for o in outputs if o.sequence not in known and not o.is_end]
-        if ended or started:
-            slot.scheduler.running = [s for s in (*running, *started) if s not in ended]
+        if ended:
+            slot.scheduler.running = [s for s in slot.scheduler.running if s not in ended]
         ends = [o for o in outputs if o.is_end] if ended else []
         for output in ends:
             output.sequence.ended_s = time.monotonic()
@@ -241,4 +242,4 @@ def _leave(slot: Slot, output: Output) -> None:
     sequence = output.sequence
     if slot.prefixes is not None and sequence.cache is not None:
         (keep if output.error is None else forget)(slot.prefixes, sequence)
-    sequence.cache = sequence.sampler = None
+    sequence.cache = sequence.source = sequence.sampler = None

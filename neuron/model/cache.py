@@ -29,10 +29,9 @@ class SequenceCache:
         values[:, self.length : end] = value.transpose(0, 1)
         return keys[:, :end], values[:, :end]
 
-    def copy_from(self, other: SequenceCache) -> None:
-        """Take over all tokens of another cache of the same model, which must fit."""
-        self.data[:, :, :, : other.length] = other.data[:, :, :, : other.length]
-        self.length = other.length
+    def extend_from(self, other: SequenceCache, n: int) -> None:
+        """Take over ``n`` tokens more of another cache of the same model that begins the same; they must fit."""
+        self.extend(other.data[:, :, :, self.length : self.length + n])
 
     def part(self, start: int, end: int) -> Tensor:
         """A copy of the tokens from ``start`` to ``end``: [layers, 2, K, end - start, D]."""

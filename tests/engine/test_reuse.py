@@ -75,7 +75,7 @@ class Copied:
         self._n = 0
         self._streams: set[Any] = set()
         self._run_step = worker.run_step
-        for name in ("part", "extend", "copy_from"):
+        for name in ("part", "extend"):
             patch.setattr(SequenceCache, name, self._counted(getattr(SequenceCache, name)))
         patch.setattr(worker, "run_step", self._step)
 
@@ -110,9 +110,10 @@ async def test_little_is_copied_between_two_steps_of_a_running_stream(
         await answered(engine, LONG, 1)
         shares = await answered(engine, [*LONG[:1100], *[5] * 30], 1)
         again = await answered(engine, [*LONG[:1400], *[6] * 30], 200)
+        await answered(engine, [*LONG[:1000], 7], 2, n=3)
     assert (shares.usage.cached_tokens, again.usage.cached_tokens) == (1100, 1400)
     most = max(engine._models.serving("tiny").slot.piece_tokens, NODE_TOKENS)
-    assert sum(copied.between) > len(LONG) + 1100 + 1400
+    assert sum(copied.between) > len(LONG) + 1100 + 1400 + 3 * 1000
     assert max(copied.between) <= 2 * (most + NODE_TOKENS)
 
 

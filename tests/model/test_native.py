@@ -275,7 +275,7 @@ def both(decoder: Decoder, parts: list[tuple[SequenceCache, list[int], bool]]) -
     copies = []
     for cache, new, wants in parts:
         copy = decoder.new_cache(cache.capacity)
-        copy.copy_from(cache)
+        copy.extend_from(cache, cache.length)
         copies.append((copy, new, wants))
     assert decoder.native is not None
     ours, kernels = decoder.step(parts), decoder.native
