@@ -134,6 +134,11 @@ class _Window:
         text = self._tokenizer.decode(self._before + self._held)
         if not final and text.endswith("�") and len(self._held) < MAX_HELD_TOKENS:
             return ""
-        text = text[len(self._tokenizer.decode(self._before)) :]
+        text = text[len(self._text_before()) :]
         self._before, self._held = (self._held or self._before), []
         return text
+
+    def _text_before(self) -> str:
+        if len(self._before) == 1:
+            return self._tokenizer.decode_one(self._before[0])
+        return self._tokenizer.decode(self._before)

@@ -114,6 +114,13 @@ class Tokenizer:
         with contained(lambda why: InvalidModelFile(f"{self.name}: can't decode: {why}")):
             return self.inner.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
+    def decode_one(self, token_id: int) -> str:
+        """Text of an id that stands alone."""
+        text = self._alone.get(token_id)
+        if text is None:
+            text = self._alone[token_id] = self.decode([token_id])
+        return text
+
     def normalize(self, text: str) -> str:
         """``text`` as the tokenizer's normalizer rewrites it."""
         if self.inner.normalizer is None:
@@ -129,8 +136,13 @@ class Tokenizer:
     def add(self, token: tokenizers.AddedToken) -> None:
         """Match one more token in the text, at the id that the vocabulary has for it, else at the next free one."""
         self.inner.add_special_tokens([token]) if token.special else self.inner.add_tokens([token])
-        for cached in ("vocab", "vocab_size", "added", "special_ids", "max_token_bytes", "spelled"):
+        for cached in ("vocab", "vocab_size", "added", "special_ids", "max_token_bytes", "spelled", "_alone"):
             self.__dict__.pop(cached, None)
+
+    @cached_property
+    def _alone(self) -> dict[int, str]:
+        """What `decode_one` said."""
+        return {}
 
     @cached_property
     def spelled(self) -> dict[int, bytes]:
