@@ -50,6 +50,9 @@ rounds them a second time and loses more than it would of such weights. F16 to Q
 
 *Off the grid* is the same function of other weights: inputs of each product times random factors (log-normal, a
 tenth), and what makes them divided by the same. What int4 loses there it loses of any weights.
+
+K-quants are kept as Q4_1 or Q8_0; what that changes, and what int8 with one scale for each output would lose, is in
+[log.md](log.md).
 """
 
 

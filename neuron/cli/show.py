@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +22,13 @@ EXAMPLES = (
 )
 TEMPLATE_CHARS = 60
 SHA_CHARS = 12
-KEPT, OTHERS = {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"}, "Q8_0"
-"""What a decoder's kernels compute as it is stored, and what they turn the rest into (`neuron.model.packed`)."""
+KEPT_AS = {
+    **{name: name for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")},
+    "F64": "F32",
+    "Q4_K": "Q4_1",
+}
+OTHERS = "Q8_0"
+"""What a decoder's kernels keep a stored type in, and the rest (`neuron.model.packed.format_of`)."""
 
 
 def run(
@@ -110,13 +116,28 @@ def _fields(found: ModelDescription) -> list[tuple[str, object]]:
         *([("source", f"{found.source} at {found.revision}")] if found.source else []),
         ("architecture", found.architecture or "not said"),
         ("parameters", f"{found.parameters:,}"),
-        ("stored as", found.quant if found.quant in KEPT else f"{found.quant}, kept as {OTHERS} in memory"),
+        ("stored as", _stored(found.types) or "nothing"),
         ("context", "not said" if found.context is None else f"{found.context:,} tokens"),
         *((name, f"{value:,}") for name, value in shape.items() if value is not None),
         *((f"{name} token", token) for name, token in found.special_tokens.items()),
         ("chat template", _first_line(found.chat_template)),
         ("licence", found.licence or "not said in the files"),
     ]
+
+
+def _stored(types: Mapping[str, int]) -> str:
+    """Each type with what it is kept in; vectors, which are less than a hundredth, are left out."""
+    total = sum(types.values())
+    shares = {name: n / total for name, n in types.items() if n >= 0.01 * total}
+    return ", ".join(
+        f"{name}{f' ({share:.0%})' if len(shares) > 1 else ''}{_kept_as(name)}"
+        for name, share in shares.items()
+    )
+
+
+def _kept_as(name: str) -> str:
+    kept = KEPT_AS.get(name, OTHERS)
+    return "" if kept == name else f" kept as {kept}"
 
 
 def _first_line(template: str | None) -> str:

@@ -60,7 +60,7 @@ def _unpack(blocks: Tensor, unpack: Unpack, block_items: int) -> Tensor:
     return out
 
 
-def _half(blocks: Tensor, at: int) -> Tensor:
+def half(blocks: Tensor, at: int) -> Tensor:
     """The float16 number at byte ``at`` of every block, as float32 [N, 1]."""
     return blocks[:, at : at + 2].view(torch.float16).float()
 
@@ -78,62 +78,67 @@ def _two_bits(packed: Tensor, out: Tensor) -> None:
         by_shift[:, :, j] = (packed.view(-1, 2, 32) >> 2 * j) & 3
 
 
-def _fifth_bits(packed: Tensor) -> Tensor:
+def fifth_bits(packed: Tensor) -> Tensor:
     """uint8 [N, 4] -> [N, 32]: every bit, lowest first, as 0 or 16."""
-    bits = torch.arange(8, dtype=torch.uint8)
+    bits = torch.arange(8, dtype=torch.uint8, device=packed.device)
     return (((packed.unsqueeze(-1) >> bits) & 1) << 4).view(-1, 32)
 
 
 def _q8_0(blocks: Tensor, out: Tensor) -> None:
-    out.copy_(blocks[:, 2:].view(torch.int8)).mul_(_half(blocks, 0))
+    out.copy_(blocks[:, 2:].view(torch.int8)).mul_(half(blocks, 0))
 
 
 def _q4_0(blocks: Tensor, out: Tensor) -> None:
     _nibbles(blocks[:, 2:], out[:, :16], out[:, 16:])
-    out.sub_(8).mul_(_half(blocks, 0))
+    out.sub_(8).mul_(half(blocks, 0))
 
 
 def _q4_1(blocks: Tensor, out: Tensor) -> None:
     _nibbles(blocks[:, 4:], out[:, :16], out[:, 16:])
-    out.mul_(_half(blocks, 0)).add_(_half(blocks, 2))
+    out.mul_(half(blocks, 0)).add_(half(blocks, 2))
 
 
 def _q5_0(blocks: Tensor, out: Tensor) -> None:
     _nibbles(blocks[:, 6:], out[:, :16], out[:, 16:])
-    out.add_(_fifth_bits(blocks[:, 2:6])).sub_(16).mul_(_half(blocks, 0))
+    out.add_(fifth_bits(blocks[:, 2:6])).sub_(16).mul_(half(blocks, 0))
 
 
 def _q5_1(blocks: Tensor, out: Tensor) -> None:
     _nibbles(blocks[:, 8:], out[:, :16], out[:, 16:])
-    out.add_(_fifth_bits(blocks[:, 4:8])).mul_(_half(blocks, 0)).add_(_half(blocks, 2))
+    out.add_(fifth_bits(blocks[:, 4:8])).mul_(half(blocks, 0)).add_(half(blocks, 2))
 
 
 def _q2_k(blocks: Tensor, out: Tensor) -> None:
     """Bytes: 16 of scale and minimum (4 + 4 bits), 64 of 2-bit values, two halves. Groups of 16."""
     _two_bits(blocks[:, 16:80], out)
-    scales = _half(blocks, 80) * (blocks[:, :16] & 0x0F)
-    minima = _half(blocks, 82) * (blocks[:, :16] >> 4)
+    scales = half(blocks, 80) * (blocks[:, :16] & 0x0F)
+    minima = half(blocks, 82) * (blocks[:, :16] >> 4)
     out.view(-1, 16, 16).mul_(scales.unsqueeze(-1)).sub_(minima.unsqueeze(-1))
 
 
 def _q3_k(blocks: Tensor, out: Tensor) -> None:
     """Bytes: 32 of third bits, 64 of 2-bit values, 12 of 6-bit scales, a half. Groups of 16."""
+    values_of_q3(blocks, out)
+    scales = half(blocks, 108) * scales_of_q3(blocks[:, 96:108])
+    out.view(-1, 16, 16).mul_(scales.unsqueeze(-1))
+
+
+def values_of_q3(blocks: Tensor, out: Tensor) -> None:
+    """Write the values of every block to ``out`` [N, 256], from -4 to 3."""
     _two_bits(blocks[:, 32:96], out)
     # A third bit that is set means no offset; one that is clear means minus four.
     for j in range(8):
         out.view(-1, 8, 32)[:, j] += (((blocks[:, :32] >> j) & 1) << 2).to(torch.int8) - 4
-    scales = _half(blocks, 108) * _scales_of_q3(blocks[:, 96:108])
-    out.view(-1, 16, 16).mul_(scales.unsqueeze(-1))
 
 
-def _scales_of_q3(packed: Tensor) -> Tensor:
-    """uint8 [N, 12] -> float32 [N, 16]: four low bits in bytes 0-7, two high bits in bytes 8-11, less 32."""
+def scales_of_q3(packed: Tensor) -> Tensor:
+    """uint8 [N, 12] -> int8 [N, 16]: four low bits in bytes 0-7, two high bits in bytes 8-11, less 32."""
     low = torch.cat([packed[:, :8] & 0x0F, packed[:, :8] >> 4], dim=1)
     high = torch.cat([(packed[:, 8:] >> 2 * j) & 3 for j in range(4)], dim=1)
-    return (low | (high << 4)).float() - 32
+    return (low | (high << 4)).to(torch.int8) - 32
 
 
-def _scales_and_minima(packed: Tensor) -> tuple[Tensor, Tensor]:
+def scales_and_minima(packed: Tensor) -> tuple[Tensor, Tensor]:
     """uint8 [N, 12] -> scales and minima uint8 [N, 8], six bits each.
 
     The first four of each lie in bytes 0-3 and 4-7; the top two bits there are the top two bits of the last
@@ -147,10 +152,10 @@ def _scales_and_minima(packed: Tensor) -> tuple[Tensor, Tensor]:
 
 def _scale_groups_of_32(blocks: Tensor, out: Tensor) -> None:
     """Shared by Q4_K and Q5_K: two halves, then 12 bytes of scales and minima, for 8 groups."""
-    scales, minima = _scales_and_minima(blocks[:, 4:16])
+    scales, minima = scales_and_minima(blocks[:, 4:16])
     groups = out.view(-1, 8, 32)
-    groups.mul_((_half(blocks, 0) * scales).unsqueeze(-1))
-    groups.sub_((_half(blocks, 2) * minima).unsqueeze(-1))
+    groups.mul_((half(blocks, 0) * scales).unsqueeze(-1))
+    groups.sub_((half(blocks, 2) * minima).unsqueeze(-1))
 
 
 def _q4_k(blocks: Tensor, out: Tensor) -> None:
@@ -176,7 +181,7 @@ def _q6_k(blocks: Tensor, out: Tensor) -> None:
     _nibbles(blocks[:, :128].view(-1, 2, 2, 32), values[:, :, :2], values[:, :, 2:])
     for j in range(4):
         values[:, :, j] |= ((high >> 2 * j) & 3) << 4
-    scales = _half(blocks, 208) * blocks[:, 192:208].view(torch.int8)
+    scales = half(blocks, 208) * blocks[:, 192:208].view(torch.int8)
     out.copy_(values.view(-1, 256)).sub_(32)
     out.view(-1, 16, 16).mul_(scales.unsqueeze(-1))
 

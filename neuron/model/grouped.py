@@ -143,11 +143,7 @@ class GroupedWeight:
 
     def fill(self, checkpoint: Checkpoint, name: str) -> None:
         """Read a tensor of the checkpoint; what is stored otherwise is turned into the format on the device."""
-        n_rows, device = _piece_rows(self.shape[1]), self.stored.values.device
-        if checkpoint.tensors[name].dtype == self.format.name:
-            found = (blocks.to(device) for blocks in checkpoint.read_blocks(name, n_rows))
-        else:
-            found = (self.format.encode(rows.to(device)) for rows in checkpoint.read_rows(name, n_rows))
+        found = self.format.blocks(checkpoint, name, _piece_rows(self.shape[1]), self.stored.values.device)
         for span, blocks in zip(_spans(self.shape), found, strict=True):
             self._put(self.stored.rows(span), blocks)
 

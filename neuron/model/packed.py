@@ -6,14 +6,17 @@ That of a GPU is in `neuron.model.grouped`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from neuron.errors import InvalidModelFile
 from neuron.model import native
 from neuron.model.checkpoint import Checkpoint, TensorInfo
+from neuron.model.taken_over import q4_1_of_q4_k, q8_0_of_q3_k, q8_0_of_q5_0
 
 LANES = 16
 """Outputs that lie side by side in a tile, as in ``csrc/vectors.h``."""
@@ -36,6 +39,28 @@ class Format(NamedTuple):
     """Of one block."""
     encode: Callable[[Tensor], Tensor]
     """[out, in] float32 -> blocks, uint8 [out, row bytes]."""
+    takes: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({})
+    """Other types whose blocks are taken over, not encoded anew -> how: uint8 [out, row bytes] of each."""
+
+    def blocks(
+        self, checkpoint: Checkpoint, name: str, n_rows: int, device: torch.device
+    ) -> Iterator[Tensor]:
+        """A matrix of the checkpoint in this format, so many rows at a time: uint8 [rows, row bytes].
+
+        Raises:
+            InvalidModelFile: its scales are larger than the format can hold.
+        """
+        stored = checkpoint.tensors[name].dtype
+        if stored != self.name and stored not in self.takes:
+            return (self.encode(rows.to(device)) for rows in checkpoint.read_rows(name, n_rows))
+        found = (blocks.to(device) for blocks in checkpoint.read_blocks(name, n_rows))
+        return found if stored == self.name else (self._taken(name, stored, blocks) for blocks in found)
+
+    def _taken(self, name: str, stored: str, blocks: Tensor) -> Tensor:
+        try:
+            return self.takes[stored](blocks)
+        except OverflowError as e:
+            raise InvalidModelFile(f"tensor {name}, {stored}: {e}") from e
 
 
 def _as(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
@@ -83,22 +108,24 @@ FORMATS = {
         Format(0, "F32", 1, 4, _as(torch.float32)),
         Format(1, "F16", 1, 2, _as(torch.float16)),
         Format(2, "BF16", 1, 2, _as(torch.bfloat16)),
-        Format(3, "Q8_0", GROUP, 34, _to_8_bits),
+        Format(3, "Q8_0", GROUP, 34, _to_8_bits, {"Q5_0": q8_0_of_q5_0, "Q3_K": q8_0_of_q3_k}),
         Format(4, "Q4_0", GROUP, 18, _never),
-        Format(5, "Q4_1", GROUP, 20, _to_4_bits),
+        Format(5, "Q4_1", GROUP, 20, _to_4_bits, {"Q4_K": q4_1_of_q4_k}),
     )
 }
+_HELD = {stored: fmt for fmt in FORMATS.values() for stored in (fmt.name, *fmt.takes)}
+"""Where the blocks of a type go."""
 QUANTS = {"int8": "Q8_0", "int4": "Q4_1"}
 """What a load may be asked to turn weights into."""
 
 
 def format_of(name: str, stored: TensorInfo, quant: str | None) -> Format:
-    """How a matrix of a checkpoint is kept: as it is stored, or in 8 bits where this build can't compute that.
+    """How a matrix of a checkpoint is kept: in the format that holds its blocks, or else encoded anew in 8 bits.
 
     ``quant`` makes it narrower and never wider.
     """
     fits = stored.shape[-1] % GROUP == 0
-    kept = FORMATS.get(stored.dtype) or FORMATS["F32" if stored.dtype == "F64" or not fits else "Q8_0"]
+    kept = _HELD.get(stored.dtype) or FORMATS["F32" if stored.dtype == "F64" or not fits else "Q8_0"]
     if not (quant and fits):
         return kept
     # a head of four bits costs more than it saves: it is read once a token and decides it
@@ -144,10 +171,7 @@ class PackedWeight:
     def fill(self, checkpoint: Checkpoint, name: str) -> None:
         """Read a tensor of the checkpoint into the tiles."""
         n_tiles = max(1, PIECE_ITEMS // (LANES * self.shape[1]))
-        if checkpoint.tensors[name].dtype == self.format.name:
-            pieces = checkpoint.read_blocks(name, n_tiles * LANES)
-        else:
-            pieces = map(self.format.encode, checkpoint.read_rows(name, n_tiles * LANES))
+        pieces = self.format.blocks(checkpoint, name, n_tiles * LANES, self.data.device)
         for blocks, tiles in zip(pieces, torch.split(self.data, n_tiles), strict=True):
             self._put(blocks, tiles)
 

@@ -44,6 +44,8 @@ class Description:
     parameters: int
     quant: str
     """What most of it is stored in."""
+    types: dict[str, int]
+    """Numbers stored in each type, most first."""
     context: int | None
     layers: int | None
     hidden_size: int | None
@@ -90,6 +92,7 @@ def describe(path: Path, model: str, found: manifest.Manifest | None, *, hashes:
     elements: Counter[str] = Counter()
     for dtype, shape in said.tensors:
         elements[dtype] += math.prod(shape)
+    types = dict(elements.most_common())
     return Description(
         model=model,
         path=str(path),
@@ -97,7 +100,8 @@ def describe(path: Path, model: str, found: manifest.Manifest | None, *, hashes:
         revision=found.revision if found else None,
         architecture=said.architecture,
         parameters=sum(elements.values()),
-        quant=elements.most_common(1)[0][0] if elements else "none",
+        quant=next(iter(types), "none"),
+        types=types,
         context=said.context,
         layers=said.layers,
         hidden_size=said.hidden_size,

@@ -189,6 +189,8 @@ class ModelDescription(msgspec.Struct, kw_only=True):
     parameters: int
     quant: str
     """What most of it is stored in: ``BF16``, ``Q4_1``."""
+    types: dict[str, int]
+    """Type → how many of the parameters are stored in it, most first."""
     context: int | None
     layers: int | None
     hidden_size: int | None

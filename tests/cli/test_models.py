@@ -12,12 +12,15 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import pytest
+import torch
 
 from neuron.errors import LoadedDifferently
 from neuron.sources import manifest
 from neuron.sources.reference import parse_reference
 from tests.support.cli import environment, free_port, neuron
+from tests.support.gguf_files import add_tensor, finish
 from tests.support.node_server import NodeServer
 from tests.support.tiny_chat import save_tiny_chat
 
@@ -279,6 +282,17 @@ def test_a_gguf_file_is_shown(smollm2_gguf: Path) -> None:
     assert found["parameters"] == 134_515_008
     assert found["special_tokens"]["eos"] == "<|im_end|>"
     assert "im_start" in found["chat_template"]
+
+
+def test_each_type_of_a_file_is_shown_with_what_it_is_kept_as(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(path := tmp_path / "m.gguf", "llama")
+    for name, rows, kind in (("a", 60, "Q4_K"), ("b", 30, "Q6_K"), ("c", 10, "BF16")):
+        add_tensor(writer, f"{name}.weight", torch.randn(rows, 256), kind)
+    finish(writer)
+    shown = neuron("show", str(path)).stdout
+    assert "Q4_K (60%) kept as Q4_1, Q6_K (30%) kept as Q8_0, BF16 (10%)\n" in shown
+    types = json.loads(neuron("show", str(path), "--json").stdout)["types"]
+    assert types == {"Q4_K": 60 * 256, "Q6_K": 30 * 256, "BF16": 10 * 256}
 
 
 def test_a_node_shows_its_models_and_what_is_nowhere_is_refused(

@@ -26,9 +26,19 @@ MEDIUM = Case(
     {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "max_position_embeddings": 1024},
 )
 N_WEIGHTS = 12 * (768 * 768 * 2 + 2 * 768 * 384 + 3 * 768 * 2048) + 2 * 320 * 768
-BITS = {"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8.5, "Q4_0": 4.5, "Q4_1": 5, "int8": 8.5, "int4": 5}
+BITS = {
+    "F32": 32,
+    "F16": 16,
+    "BF16": 16,
+    "Q8_0": 8.5,
+    "Q4_0": 4.5,
+    "Q4_1": 5,
+    "Q4_K": 5,
+    "int8": 8.5,
+    "int4": 5,
+}
 """What a weight takes, with its share of a group's scale and minimum."""
-GGUF = ("F32", "BF16", "Q8_0", "Q4_0", "Q4_1")
+GGUF = ("F32", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K")
 KV_BYTES = 2 * 12 * 2 * 192 * 4
 """Of a token in float32."""
 

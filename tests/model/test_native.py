@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuron.cli import show
 from neuron.files import ModelFolder
 from neuron.model import native
 from neuron.model.cache import SequenceCache
@@ -181,14 +182,19 @@ def test_a_format_is_the_files_own_or_one_that_loses_least() -> None:
 
     for name in FORMATS:
         assert kept(name) == name
+    taken = {name: fmt.name for fmt in FORMATS.values() for name in fmt.takes}
+    assert taken == {"Q4_K": "Q4_1", "Q5_0": "Q8_0", "Q3_K": "Q8_0"}
     for name in UNPACKERS.keys() - FORMATS.keys():
-        assert kept(name) == "Q8_0"
+        assert kept(name) == taken.get(name, "Q8_0")
     assert kept("F64") == "F32"
+    told = {name: show.KEPT_AS.get(name, show.OTHERS) for name in (*FORMATS, *UNPACKERS, "F64")}
+    assert told == {name: kept(name) for name in told}, "what `neuron show` says"
     assert (kept("BF16", quant="int8"), kept("BF16", quant="int4")) == ("Q8_0", "Q4_1")
     assert kept("BF16", quant="int4", name="lm_head.weight") == "Q8_0"
     assert kept("BF16", n_in=40, quant="int4") == "BF16", "no whole groups"
     assert (kept("Q4_0", quant="int8"), kept("Q4_0", quant="int4")) == ("Q4_0", "Q4_0"), "never wider"
     assert (kept("Q8_0", quant="int4"), kept("Q6_K", quant="int4")) == ("Q4_1", "Q4_1")
+    assert (kept("Q4_K", quant="int8"), kept("Q4_K", quant="int4", name="lm_head.weight")) == ("Q4_1", "Q4_1")
 
 
 # ---- what a prompt's rows need beside products

@@ -1,4 +1,4 @@
-"""Writes GGUF files for tests, with the `gguf` package: an implementation that is not ours."""
+"""Writes GGUF files for tests, with the `gguf` package: an implementation that is not ours (but for K-quants)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import gguf
 import numpy as np
 import torch
 from safetensors.torch import load_file
+
+from tests.support import k_quants
 
 ARCHITECTURES = {"mistral": "llama"}
 """``model_type`` -> the name in GGUF, where that is another one."""
@@ -136,7 +138,12 @@ def add_tensor(writer: gguf.GGUFWriter, name: str, weight: torch.Tensor, quant: 
     if quant == "F32" or data.ndim < 2 or data.shape[-1] % block:
         writer.add_tensor(name, data)
     else:
-        writer.add_tensor(name, gguf.quants.quantize(data, kind), raw_dtype=kind)
+        encode = k_quants.quantize if quant in k_quants.ENCODERS else _quantize
+        writer.add_tensor(name, encode(data, quant), raw_dtype=kind)
+
+
+def _quantize(data: np.ndarray, quant: str) -> np.ndarray:
+    return gguf.quants.quantize(data, gguf.GGMLQuantizationType[quant])
 
 
 def add_values(writer: gguf.GGUFWriter, values: Mapping[str, Any]) -> None:
