@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,19 @@ def look(flags: Mapping[str, Any], env: Mapping[str, str], file: Path | None = N
     found = Findings(settings, None, wrong)
     whole = not wrong
     wrong += [*_references(settings), *_device(settings, env)]
-    try:
-        faults.read(env)
-        found.ring = keys.of(settings, env)
-        if whole:  # a key that was misspelt would show a second time, as missing beside the other one
-            tls.server_context(settings)
-    except NeuronError as e:
-        wrong.append(e)
+    checks: list[Callable[[], object]] = [lambda: faults.read(env), lambda: _take_keys(found, env)]
+    if whole:  # a key that was misspelt would show a second time, as missing beside the other one
+        checks.append(lambda: tls.server_context(settings))
+    for check in checks:
+        try:
+            check()
+        except NeuronError as e:
+            wrong.append(e)
     return found
+
+
+def _take_keys(found: Findings, env: Mapping[str, str]) -> None:
+    found.ring = keys.of(found.settings, env)
 
 
 def look_at_address(found: Findings) -> None:

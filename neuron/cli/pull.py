@@ -21,7 +21,8 @@ def run(
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Hash the files again where it was fetched before; fails (1) if any differs."
+            "--verify",
+            help="Hash the files of a fetched model again; fails (1) if any differs, or none is there.",
         ),
     ] = False,
     json: JsonOption = False,
@@ -33,11 +34,10 @@ def run(
     from neuron.cli.render import show_json
     from neuron.sources import fetch as sources
 
+    if verify and not sources.was_fetched(model):
+        raise sources.not_fetched(model, "without --verify it is fetched, and what was fetched is hashed")
     with progress_on_stderr(model) as report:
-        if verify and sources.was_fetched(model):
-            path = sources.verify(model, report).path
-        else:
-            path = sources.fetch(model, report)  # which hashes what it fetches
+        path = sources.verify(model, report).path if verify else sources.fetch(model, report)
     if json:
         show_json({"model": model, "path": str(path), "verified": verify})
     else:

@@ -12,7 +12,8 @@ import typer
 
 from neuron.cli import completing
 from neuron.cli.context import model_references
-from neuron.settings import ABOUT, HINTS, default_words, flag_of, is_list, resolve
+from neuron.errors import Mistakes
+from neuron.settings import ABOUT, HINTS, Settings, default_words, flag_of, is_list, read
 
 EXAMPLES = (
     "neuron serve",
@@ -42,11 +43,19 @@ def _serve(flags: dict[str, Any], config: Path | None) -> int:
     found.refuse()
     settings, ring = found.settings, found.ring
     socks = listen(settings, guarded=ring is not None)
-    return serve(settings, socks, keys=ring, read_again=lambda: resolve(flags, os.environ, config))
+    return serve(settings, socks, keys=ring, read_again=lambda: _read_again(flags, config))
+
+
+def _read_again(flags: dict[str, Any], config: Path | None) -> Settings:
+    """The settings as they are now. Raises `Mistakes`."""
+    settings, wrong = read(flags, os.environ, config)
+    if wrong:
+        raise Mistakes(wrong)
+    return settings
 
 
 def parameters() -> Iterator[Parameter]:
-    """What `run` takes: an option for each key, text that `resolve` gives its type."""
+    """What `run` takes: an option for each key, text that `neuron.settings.resolve` gives its type."""
     for key in ABOUT:
         yield _parameter(key, _kind(key), _declared(key))
     yield _parameter(

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from neuron.errors import NeuronError
+from neuron.errors import Mistakes, NeuronError
 from neuron.log import event
 from neuron.settings import ABOUT, KEYS, Settings
 
@@ -25,6 +25,7 @@ class Reload:
     """Puts new settings into force everywhere or, if anybody can't take them, nowhere."""
 
     def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
+        """``read`` says what holds now, or raises `Mistakes`."""
         self.settings = settings
         """What is in force."""
         self.listeners: list[Listener] = []
@@ -37,15 +38,35 @@ class Reload:
             try:
                 said = await asyncio.to_thread(self._read)
                 new = replace(self.settings, **{key: getattr(said, key) for key in RELOADED})
-                takes = [await asyncio.to_thread(listener, new) for listener in self.listeners]
-            except NeuronError as error:
-                event(log, "settings not reloaded", level=logging.ERROR, cause=error.message, hint=error.hint)
+                takes = await self._asked(new)
+            except Mistakes as e:
+                for error in e.found:
+                    event(
+                        log,
+                        "settings not reloaded",
+                        level=logging.ERROR,
+                        cause=error.message,
+                        hint=error.hint,
+                    )
                 return False
             for take in takes:
                 take()
             _log_changes(self.settings, new, said)
             self.settings = new
             return True
+
+    async def _asked(self, new: Settings) -> list[Take]:
+        """What puts the settings into force. Raises `Mistakes`: all that speaks against them."""
+        takes: list[Take] = []
+        wrong: list[NeuronError] = []
+        for listener in self.listeners:
+            try:
+                takes.append(await asyncio.to_thread(listener, new))
+            except NeuronError as e:
+                wrong.append(e)
+        if wrong:
+            raise Mistakes(wrong)
+        return takes
 
 
 def takes(function: Callable[[Settings], None]) -> Listener:

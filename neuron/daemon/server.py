@@ -27,8 +27,8 @@ def serve(
 ) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code. Runs its own event loop in the main thread.
 
-    Without ``keys`` no key is asked for. ``read_again`` resolves the settings anew on SIGHUP. ``on_listening`` gets
-    the URL once requests are answered; models may still be loading then.
+    Without ``keys`` no key is asked for. ``read_again`` says on SIGHUP what holds now, or raises `Mistakes`.
+    ``on_listening`` gets the URL once requests are answered; models may still be loading then.
 
     Raises:
         ConfigError: the TLS files, or the faults of a test, can't be taken.

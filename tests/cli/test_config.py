@@ -126,6 +126,15 @@ def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path, command: tuple[
     assert done.stderr.count("threads") == 1
 
 
+def test_a_bad_key_file_does_not_hide_a_bad_certificate(tmp_path: Path) -> None:
+    file = tmp_path / "neuron.toml"
+    named = ("keys_file", "tls_cert", "tls_key")
+    file.write_text("".join(f'{key} = "neuron.toml"\n' for key in named))
+    done = neuron("config", "check", str(file))
+    assert f"{file}:1: keys_file: " in done.stderr
+    assert f"{file}:2: tls_cert: " in done.stderr
+
+
 def torch_build(folder: Path, cuda: str | None) -> dict[str, str]:
     """An environment with a torch that says what it was built for, and that can't be imported."""
     (folder / "torch").mkdir()

@@ -345,6 +345,19 @@ def test_a_fetched_model_is_listed_verified_and_removed(fetched: dict[str, str])
     assert neuron("models", "--cached", "--json", env=fetched).stdout == "[]\n"
 
 
+@pytest.mark.parametrize("name", ["pypi:elsewhere", "org/elsewhere", "./"])
+def test_what_was_not_fetched_is_not_verified_and_nobody_is_asked_for_it(
+    fetched: dict[str, str], name: str
+) -> None:
+    proxies = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "PIP_PROXY"), "http://127.0.0.1:1")
+    done = neuron("pull", name, "--verify", env={**fetched, **proxies})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"neuron: {name}: was not fetched to this machine\n"
+        "hint: without --verify it is fetched, and what was fetched is hashed\n"
+    )
+
+
 def test_a_cache_that_was_moved_is_still_one(fetched: dict[str, str], tmp_path: Path) -> None:
     moved = Path(fetched["NEURON_CACHE"]).rename(tmp_path / "elsewhere")
     env = {**fetched, "NEURON_CACHE": str(moved)}

@@ -351,10 +351,11 @@ def test_sighup_takes_limits_and_names_what_needs_a_restart(tmp_path: Path) -> N
         with socket.create_connection(("127.0.0.1", int(node.url.rpartition(":")[2]))) as sock:
             sock.sendall(http("POST", "/tokenize", b"x" * 100, {"content-type": "application/json"}))
             assert parsed(read_all(sock))[0] == 413
-        file.write_text("max_in_flight = 0\n")
+        file.write_text('max_in_flight = 0\ncolour = "red"\n')
         node.popen.send_signal(signal.SIGHUP)
-        line = node.await_event("settings not reloaded")
-        assert line["cause"].startswith(f"{file}:1: max_in_flight: 0 is not")
+        first, second = (node.await_event("settings not reloaded", n)["cause"] for n in (1, 2))
+        assert first.startswith(f"{file}:1: max_in_flight: 0 is not")
+        assert second == f"{file}:2: unknown key 'colour'"
         node.popen.terminate()
         assert node.popen.wait(20) == 0
 
