@@ -57,9 +57,19 @@ class Target:
 
 def names_model(host: str | None, text: str) -> bool:
     """Whether ``text``, alone on the command line, means a model: a short name or nearly one, what was
-    fetched, an id on the node, or a reference that is more than a word (``org/name``, ``hf:name``, ``./file``)."""
+    fetched, an id on the node, or a reference that is more than a word (``org/name``, ``hf:name``, ``./file``).
+
+    Where nothing but the form of a repository says so, it may be meant as a prompt (``and/or``): that is told.
+    """
     known = (*ALIASES, *manifest.sources())
-    return text in known or bool(near_miss(text)) or _is_reference(text) or _is_on_node(host, text)
+    if text in known or near_miss(text) or _is_on_node(host, text):
+        return True
+    if not _is_reference(text):
+        return False
+    reference = parse_reference(text)
+    if ":" not in text and reference.scheme == "hf" and not manifest.recorded(reference):
+        notice(f"{text} is taken for a model; to ask it, name the model first: neuron chat -c MODEL {text}")
+    return True
 
 
 def _is_reference(text: str) -> bool:

@@ -59,6 +59,20 @@ def test_a_text_alone_goes_on_with_a_session_and_its_model(
     assert node.engine.streams[-1].generation.model_id == "one"
 
 
+def test_a_text_in_the_form_of_a_repository_is_a_model_and_that_is_told(
+    node: NodeServer, tmp_path: Path
+) -> None:
+    env = {"NEURON_STATE": str(tmp_path)}
+    node.engine.models["one"] = node.engine.loaded("one")
+    assert neuron("chat", "one", "Hi", "--session", "s", "--host", node.url, env=env).returncode == 0
+    done = neuron("chat", "-c", "and/or", "--host", node.url, env=env)
+    assert "and/or is taken for a model; to ask it, name the model first" in done.stderr
+    said = neuron("chat", "-c", "one", "and/or", "--host", node.url, env=env)
+    assert (messages(node)[-1]["content"], said.stderr) == ("and/or", "")
+    quiet = neuron("chat", "-c", "org/tiny", "--host", node.url, env=env, stdin="Hi")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+
+
 def test_a_text_alone_is_no_prompt_where_no_session_says_the_model(node: NodeServer, tmp_path: Path) -> None:
     env = {"NEURON_STATE": str(tmp_path)}
     done = neuron("chat", "--session", "new", "Why is it so?", "--host", node.url, env=env)
