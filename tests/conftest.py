@@ -2,6 +2,7 @@
 
 import os
 
+from tests.support.exact import exact
 from tests.support.kept_output import pytest_collection_modifyitems
 from tests.support.real_model import minilm, smollm2_gguf
 from tests.support.scorecard import pytest_runtest_logreport, pytest_sessionfinish, scorecard
@@ -11,6 +12,7 @@ from tests.support.scorecard import pytest_runtest_logreport, pytest_sessionfini
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __all__ = [
+    "exact",
     "minilm",
     "pytest_collection_modifyitems",
     "pytest_runtest_logreport",

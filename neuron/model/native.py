@@ -19,7 +19,7 @@ from neuron.log import event
 
 log = logging.getLogger("neuron.model")
 
-VERSION = 5
+VERSION = 6
 """As in ``csrc/step.c``; goes up with every change of what Python calls."""
 TORCH_ONLY = "NEURON_TORCH_ONLY"
 """Environment variable that turns all kernels off but torch's, for comparisons."""

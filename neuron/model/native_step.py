@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from neuron.model import native
-from neuron.model.cache import SequenceCache
 from neuron.model.norm import RmsNorm
 from neuron.model.packed import Packed, PackedWeight
 from neuron.model.rope import RopeTable
 
 if TYPE_CHECKING:
-    from neuron.model.decoder import Block, Decoder
+    from neuron.model.decoder import Block, Decoder, Parts
 
 MOST_ROWS = 32
 """New tokens of one step. More are computed by the torch code, whose attention is made for them."""
@@ -60,7 +59,7 @@ class _Model(ctypes.Structure):
 
 class _Batch(ctypes.Structure):
     _fields_ = (
-        *((name, _INT) for name in ("n_rows", "n_logits", "n_threads", "most_keys")),
+        *((name, _INT) for name in ("n_rows", "n_logits", "n_threads", "most_keys", "n_exact")),
         *(
             (name, _POINTER)
             for name in ("tokens", "positions", "caches", "capacities", "cos", "sin", "logit_rows", "logits")
@@ -106,7 +105,7 @@ class NativeStep:
         rope = -1 if attention.rope is None else self._ropes.index(attention.rope)
         return _Layer(*map(_matrix, weights), *map(_address, norms), rope, attention.window or 0)
 
-    def step(self, parts: Sequence[tuple[SequenceCache, Sequence[int], int]]) -> Tensor:
+    def step(self, parts: Parts) -> Tensor:
         """Logits [R, V] float32 of as many last rows of each part as it wants; the caches grow.
 
         Raises:
@@ -129,7 +128,7 @@ class NativeStep:
             capacities += [cache.capacity] * n
             wanted += range(len(positions) - n_logits, len(positions))
         logits = torch.empty(len(wanted), self._vocab_size)
-        self._run(tokens, positions, caches, capacities, wanted, logits)
+        self._run(tokens, positions, caches, capacities, wanted, logits, n_exact(parts))
         for cache, ids, _ in parts:
             cache.length += len(ids)
         return logits
@@ -142,6 +141,7 @@ class NativeStep:
         capacities: list[int],
         wanted: list[int],
         logits: Tensor,
+        n_exact: int,
     ) -> None:
         end = max(positions) + 1
         turns = [table.until(end) for table in self._tables]
@@ -159,11 +159,18 @@ class NativeStep:
             n_logits=len(wanted),
             n_threads=torch.get_num_threads(),
             most_keys=end,
+            n_exact=n_exact,
             logits=logits.data_ptr(),
             **{name: ctypes.addressof(array) for name, array in arrays.items()},
         )
         if self._compute(ctypes.byref(self._model), ctypes.byref(batch)):
             raise MemoryError("no memory for a step")
+
+
+def n_exact(parts: Parts) -> int:
+    """Rows before the first of a prompt, some of whose logits nobody wants: those are exact in any case."""
+    decoding = takewhile(lambda part: len(part[1]) == part[2], parts)
+    return sum(len(ids) for _, ids, _ in decoding)
 
 
 class _Turns:

@@ -84,6 +84,7 @@ def reference_agrees(reference: Any, prompt: list[int], answer: list[int]) -> bo
 
 
 @pytest.mark.parametrize("kind", ["gguf", "safetensors"])
+@pytest.mark.usefixtures("exact")
 def test_greedy_continuations_equal_the_reference(
     kind: str, request: pytest.FixtureRequest, smollm2_gguf: Path, text: TextModel, reference: Any
 ) -> None:

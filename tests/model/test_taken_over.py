@@ -77,6 +77,7 @@ def test_q4_k_has_its_scales_and_minima_rounded_to_eleven_bits(other: slice) -> 
 @needs_kernels
 @pytest.mark.parametrize("packing", [Tiles, partial(Groups, dtype=torch.float32)], ids=["tiles", "groups"])
 @pytest.mark.parametrize("form", KEPT)
+@pytest.mark.usefixtures("exact")
 @torch.inference_mode()
 def test_logits_and_tokens_are_those_of_the_unpacked_weights(
     form: str, packing: Callable[..., Packing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

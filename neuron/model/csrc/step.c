@@ -14,7 +14,6 @@
 #include "rows.h"
 
 #define CHUNK_KEYS 256 /* of one piece of attention; a multiple of W */
-#define PROMPT_ROWS 14 /* of a sequence: so many are a prompt's, more than are guessed, and rounded (integers.h) */
 #define MANY_QUERIES 24 /* of a key head: for so many it pays to compute a strip of them side by side */
 
 typedef struct {
@@ -33,7 +32,7 @@ typedef struct {
 } Model;
 
 typedef struct {
-    int32_t n_rows, n_logits, n_threads, most_keys;
+    int32_t n_rows, n_logits, n_threads, most_keys, n_exact; /* behind so many rows they may be rounded: integers.h */
     const int64_t *tokens, *positions; /* [n_rows] */
     float *const *caches;              /* [n_rows]: [layers, 2, kv heads, capacity, head_dim] of its sequence */
     const int64_t *capacities;         /* [n_rows], in tokens */
@@ -52,7 +51,7 @@ typedef struct {
     const Batch *b;
     float *x, *q, *k, *v, *heads, *h, *partial, *stats, *normed; /* see `carve` */
     Phase *phases;
-    int n_chunks, n_runs, has_long, n_exact; /* rows before those of prompts */
+    int n_chunks, n_runs, has_long;
     Run *runs;
     void *rounded; /* the other rows of what is multiplied */
 } Step;
@@ -140,7 +139,7 @@ static void gate_and_up(Here *here, const Layer *layer, const float *x) {
     bare_gate.bias = 0;
     int rows = s->b->n_rows;
     float g[rows * STRIP], u[rows * STRIP], x_sums[rows * (gate->n_in / GROUP) + 1];
-    Input in = input_of(here, (const Matrix *[]){gate, up}, 2, x, rows, s->n_exact, x_sums);
+    Input in = input_of(here, (const Matrix *[]){gate, up}, 2, x, rows, s->b->n_exact, x_sums);
     for (Pieces its = pieces(next_phase(here), n_strips(gate)); more(&its);) {
         int strip = its.piece;
         strip_times(gate, strip, &in, g);
@@ -322,12 +321,12 @@ static void run_layer(Here *here, int index) {
     int rows = s->b->n_rows;
     const float *normed = norm_rows(here, layer->attention_norm);
     products(here, (const Matrix *[]){&layer->q, &layer->k, &layer->v}, (float *[]){s->q, s->k, s->v}, 3, normed,
-             rows, s->n_exact, 0);
+             rows, s->b->n_exact, 0);
     fill_caches(here, layer, index);
     attention(here, layer, index);
-    products(here, (const Matrix *[]){&layer->o}, (float *[]){s->x}, 1, s->heads, rows, s->n_exact, 1);
+    products(here, (const Matrix *[]){&layer->o}, (float *[]){s->x}, 1, s->heads, rows, s->b->n_exact, 1);
     gate_and_up(here, layer, norm_rows(here, layer->mlp_norm));
-    products(here, (const Matrix *[]){&layer->down}, (float *[]){s->x}, 1, s->h, rows, s->n_exact, 1);
+    products(here, (const Matrix *[]){&layer->down}, (float *[]){s->x}, 1, s->h, rows, s->b->n_exact, 1);
 }
 
 static void run_step(void *what, int thread) {
@@ -347,7 +346,7 @@ static void run_step(void *what, int thread) {
 
 /* ---- what Python calls */
 
-const int neuron_kernels_version = 5; /* as in native.py: another one is a build of other sources */
+const int neuron_kernels_version = 6; /* as in native.py: another one is a build of other sources */
 
 /* Most phases of a step: eleven a layer, where the inputs of its four products are rounded, and those around. */
 static size_t n_phases(const Model *m) { return 11 * (size_t)m->n_layers + 2; }
@@ -403,8 +402,6 @@ static void find_runs(Step *s) {
         run->first_part = n_parts;
         run->n_parts = run->is_long ? (n_queries + STRIP - 1) / STRIP : s->n_chunks;
     }
-    s->n_exact = b->n_rows;
-    for (int i = s->n_runs - 1; i >= 0 && s->runs[i].n >= PROMPT_ROWS; i--) s->n_exact = s->runs[i].first;
 }
 
 /* Compute a batch; 0, or -1 without memory. */
