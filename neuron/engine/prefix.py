@@ -74,12 +74,14 @@ class PrefixCache:
         self._use(nodes)
         end = known + self._room(cache, len(ids) - known, len(nodes))
         last = nodes[-1] if nodes else self._roots.setdefault(owner, _Node((), torch.empty(0), None))
-        for at in range(known, end, NODE_TOKENS):
-            until = min(at + NODE_TOKENS, end)
-            last = _Node(ids[at:until], cache.part(at, until), last)
-            self._add(last)
-            nodes.append(last)
-        self._use(nodes)
+        try:
+            for at in range(known, end, NODE_TOKENS):
+                until = min(at + NODE_TOKENS, end)
+                last = _Node(ids[at:until], cache.part(at, until), last)
+                self._add(last)
+                nodes.append(last)
+        finally:  # also of those before one for which there was no memory
+            self._use(nodes)
 
     def forget(self, owner: str, ids: Sequence[int]) -> None:
         """Drop all that begins as ``ids`` do: it may be wrong."""

@@ -207,3 +207,22 @@ def test_what_begins_like_a_failed_sequence_is_dropped(decoder: Decoder) -> None
     tree.forget("a", [1] * 7)
     assert [tree.fill("a", [n] * 10, decoder.new_cache(20)) for n in (1, 3)] == [0, 10]
     assert tree.n_bytes == 10 * token_bytes(decoder)
+
+
+def test_what_was_kept_before_the_memory_ran_out_is_found_and_its_end_is_dropped_first(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, ids = PrefixCache(300 * token_bytes(decoder)), list(range(200))
+    part = SequenceCache.part
+
+    def short(cache: SequenceCache, start: int, end: int) -> torch.Tensor:
+        if start > NODE_TOKENS:
+            raise MemoryError
+        return part(cache, start, end)
+
+    monkeypatch.setattr(SequenceCache, "part", short)
+    with pytest.raises(MemoryError):
+        tree.keep("a", [9, *ids], filled(decoder, [9, *ids]))
+    monkeypatch.undo()
+    assert not next(iter(tree._nodes)).children
+    assert tree.fill("a", [9, *ids], decoder.new_cache(201)) == 2 * NODE_TOKENS
