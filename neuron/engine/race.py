@@ -45,7 +45,7 @@ class Draws:
 
     def __call__(self, logits: Tensor, best: Tensor) -> Tensor:
         """ids [R] from logits [R, V] float32; ``best`` [R] are the likeliest, negative where none can be drawn."""
-        probs = (logits / self._temperatures).softmax(dim=-1)
+        probs = ((logits - logits.amax(dim=-1, keepdim=True)) / self._temperatures).softmax(dim=-1)
         noise = clocks(self._keys, self._counts, logits.shape[1])
         self._counts.add_(1)
         kept, ids = self._shortlisted(probs) if self._shortlists else (probs, None)

@@ -50,8 +50,8 @@ def begin_followers(leader: Sequence, decoder: Decoder) -> tuple[list[Sequence],
         except Exception as e:
             failed.append(Output(follower, is_end=True, error=_as_error(e)))
         else:
-            follower.source, follower.started_s = leader.cache, leader.started_s
-            follower.filling = follower.n_prompt_left > 1
+            follower.started_s, follower.filling = leader.started_s, follower.n_prompt_left > 1
+            follower.source = leader.cache if follower.filling else None
             begun.append(follower)
     return begun, failed
 

@@ -278,11 +278,20 @@ def _checked_budget(budget: int, per_token: int, force: bool) -> int:
 
 
 def warm_up(model: Decoder | Encoder, max_in_flight: int) -> None:
-    """One short prefill, so that the first request does not pay for first-use costs; on a GPU the decode graphs."""
+    """One short prefill, so that the first request does not pay for first-use costs; on a GPU the decode graphs.
+
+    Raises:
+        InvalidModelFile: what came of it are no numbers.
+    """
     if isinstance(model, Encoder):
         model.states([[0, 0, 0]])
     else:
-        model.step([(model.new_cache(2), [0, 0], True)])
+        logits = model.step([(model.new_cache(2), [0, 0], True)])
+        if not logits.isfinite().all():
+            raise InvalidModelFile(
+                "the model computes numbers that are not finite",
+                hint="the file is damaged, or its numbers need a wider --dtype",
+            )
         model.capture(max_in_flight)
 
 

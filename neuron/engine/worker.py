@@ -238,8 +238,14 @@ class Worker:
 
 
 def _leave(slot: Slot, output: Output) -> None:
-    """Give back what the sequence held; keep what it computed for prompts that begin the same, unless it failed."""
-    sequence = output.sequence
+    """Give back what the sequence held; keep what it computed for prompts that begin the same, unless it failed.
+
+    What it began with is forgotten, too, if that may be why.
+    """
+    sequence, error = output.sequence, output.error
     if slot.prefixes is not None and sequence.cache is not None:
-        (keep if output.error is None else forget)(slot.prefixes, sequence)
+        if error is None:
+            keep(slot.prefixes, sequence)
+        elif isinstance(error, DeviceFault | NumericalError):
+            forget(slot.prefixes, sequence)
     sequence.cache = sequence.source = sequence.sampler = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import accumulate, takewhile
 
 import torch
 import torch.nn.functional as F
@@ -170,14 +170,24 @@ class Decoder:
 
     def step(self, parts: Parts) -> Tensor:
         """Logits [R, V] float32 of the parts that want them, in the way that `capture` made ready where it fits."""
-        if self.native and sum(len(ids) for _, ids, _ in parts) <= MOST_ROWS:
-            return self.native.step(parts)
+        if self.native:
+            return self._natively(self.native, parts)
         recorded = self._recorded(parts)
         rest = parts[len(recorded) :]
         logits = [self.forward(make_batch(rest, self.device))] if rest else []
         if self.graphs and recorded:
             of_graph = self.graphs.step([ids[0] for _, ids, _ in recorded], [c for c, _, _ in recorded])
             logits.insert(0, of_graph)
+        return torch.cat(logits) if len(logits) > 1 else logits[0]
+
+    def _natively(self, native: NativeStep, parts: Parts) -> Tensor:
+        """Few rows in one call. Of more, those that decode come by themselves, in float32 as ever, and prompts
+        behind them, by the torch code where they have many rows."""
+        logits: list[Tensor] = []
+        while parts:
+            n = _n_in_one_call(parts)
+            logits.append(native.step(parts[:n]) if n else self.forward(make_batch(parts, self.device)))
+            parts = parts[n:] if n else []
         return torch.cat(logits) if len(logits) > 1 else logits[0]
 
     def _recorded(self, parts: Parts) -> Parts:
@@ -232,3 +242,14 @@ class Decoder:
         """Bytes that the weights take, and products with them beside."""
         scratch_bytes = self._packing.scratch_bytes if self._packing else 0
         return sum(view.nbytes for _, view in self.named_views()) + scratch_bytes
+
+
+def _n_in_one_call(parts: Parts) -> int:
+    """How many parts the next call of the processor's kernels computes: all, or the first that decode; 0: none."""
+    ends = list(accumulate(len(ids) for _, ids, _ in parts))
+    if ends[-1] <= MOST_ROWS:
+        return len(parts)
+    decoding = takewhile(
+        lambda at: len(at[0][1]) == at[0][2] and at[1] <= MOST_ROWS, zip(parts, ends, strict=True)
+    )
+    return sum(1 for _ in decoding)

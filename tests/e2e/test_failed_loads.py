@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.support.gguf_files import write_gguf
 from tests.support.node_process import NodeProcess, node
@@ -55,6 +57,14 @@ def no_weights(folder: Path) -> Path:
     return folder
 
 
+def no_numbers(folder: Path) -> Path:
+    path = sorted(folder.glob("*.safetensors"))[1]
+    tensors = load_file(path)
+    next(tensor for tensor in tensors.values() if tensor.dim() == 2)[0] = torch.nan
+    save_file(tensors, path, {"format": "pt"})
+    return folder
+
+
 def with_config(**values: Any) -> Breaker:
     """A breaker that overwrites keys of ``config.json``."""
 
@@ -90,6 +100,7 @@ CASES: dict[str, tuple[Breaker, int, str]] = {
     "truncated shard": (truncated_shard, 400, "not a whole safetensors file"),
     "missing shard": (missing_shard, 400, "weight files are missing"),
     "truncated gguf": (truncated_gguf, 400, "cut.gguf"),
+    "no numbers": (no_numbers, 400, "not finite"),
     "only pickles": (only_pickles, 422, "unsafe_weights"),
     "no weights": (no_weights, 422, "empty_repo"),
     "no config": (without_file("config.json"), 422, "without config.json"),

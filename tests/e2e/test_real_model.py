@@ -30,6 +30,8 @@ PROMPTS = [
     "Ünïcödé, 日本語 and 🙂: what are these?",
 ]
 N_NEW = 24
+BOUND_BEHIND_PROMPTS = 1e-3
+"""Of the largest logit: `tests/model/test_packed.py`."""
 CPU = torch.device("cpu")
 
 
@@ -81,6 +83,18 @@ def reference_agrees(reference: Any, prompt: list[int], answer: list[int]) -> bo
     with torch.no_grad():
         logits = reference(torch.tensor([prompt + answer[:-1]])).logits[0, len(prompt) - 1 :]
     return bool((logits.argmax(dim=-1) == torch.tensor(answer)).all())
+
+
+def test_ids_behind_rounded_prompts_are_the_likeliest_or_nearly(
+    smollm2_gguf: Path, text: TextModel, reference: Any
+) -> None:
+    decoder = load_decoder(open_checkpoint(open_files(smollm2_gguf)), device=CPU, dtype=torch.float32)
+    prompts = [text.encode_chat([{"role": "user", "content": prompt}]) for prompt in PROMPTS]
+    for prompt, answer in zip(prompts, greedy_together(decoder, prompts), strict=True):
+        with torch.no_grad():
+            logits = reference(torch.tensor([prompt + answer[:-1]])).logits[0, len(prompt) - 1 :]
+        best, chosen = logits.amax(dim=-1), logits.gather(1, torch.tensor(answer)[:, None])[:, 0]
+        assert (best - chosen <= 2 * BOUND_BEHIND_PROMPTS * logits.abs().amax(dim=-1)).all()
 
 
 @pytest.mark.parametrize("kind", ["gguf", "safetensors"])

@@ -239,6 +239,7 @@ def without_logprobs(ids: list[int], sampling: Sampling) -> Generation:
 
 
 @pytest.mark.skipif(native.library() is None, reason="no kernels were compiled: there is no C compiler")
+@pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("quant", QUANTS)
 def test_the_tokens_of_narrower_weights_are_the_same(
     model: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, quant: str

@@ -21,6 +21,7 @@ from neuron.model.decoder import Decoder
 from neuron.model.ggml_types import FLOATS
 from neuron.model.gguf_checkpoint import GgufCheckpoint
 from neuron.model.load import build, load_decoder
+from neuron.model.native_step import MOST_ROWS
 from neuron.model.packed import FORMATS, QUANTS, PackedWeight
 from neuron.model.safetensors_checkpoint import SafetensorsCheckpoint
 from tests.support.gguf_files import write_gguf
@@ -102,6 +103,22 @@ def test_logits_and_tokens_are_those_of_the_unpacked_weights(
     for n in (20, 60, 50):
         _, found = prefilled(ours, prompt, n)
         assert (found - want[0]).abs().max() <= bound * want[0].abs().max()
+
+
+@torch.inference_mode()
+def test_rows_that_decode_are_not_rounded_whoever_is_beside_them(tmp_path: Path) -> None:
+    decoder = load_decoder(stored(CASES[0], "Q8_0", tmp_path), device=CPU, dtype=torch.float32)
+    decoder.capture(16)
+    caches = [prefilled(decoder, [5, 6, 7], 3)[0] for _ in range(MOST_ROWS + 8)]
+    alone = decoder.step([(caches.pop(), [9], 1)])[0].clone()
+    for n_new in (4, MOST_ROWS + 1):
+        prompt = (decoder.new_cache(n_new), [4] * n_new, 1)
+        logits = decoder.step([*((cache, [9], 1) for cache in caches), prompt])
+        assert len(logits) == len(caches) + 1
+        assert (logits[:-1] - alone).abs().max() <= BOUND * alone.abs().max()
+        assert [cache.length for cache in caches] == [4] * len(caches)
+        for cache in caches:
+            cache.truncate(3)
 
 
 @pytest.mark.parametrize("form", ["Q5_1", *QUANTS])

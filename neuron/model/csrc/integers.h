@@ -48,9 +48,9 @@ typedef struct {
 
 static int rounds; /* whether rows of a prompt are rounded: where the processor can, unless it is turned off */
 
-__attribute__((constructor)) static void find_pairs(void) { rounds = HAS_PAIRS; }
+__attribute__((constructor)) static void find_pairs(void) { rounds = !!HAS_PAIRS; }
 
-static int in_pairs(const Matrix *m) { return m->format > BF16 && rounds; }
+static int in_pairs(const Matrix *m, int rounding) { return rounding && m->format > BF16; }
 
 INLINE vi pair(vi low, vi high) { return (low & 0xffff) | high << 16; }
 

@@ -47,7 +47,7 @@ static void run_product(void *what, int thread) {
 int neuron_product(const Matrix *matrix, const float *x, int64_t rows, float *y, int64_t ldy, int threads) {
     Product p = {.matrix = matrix, .x = x, .y = y, .rows = rows, .ldy = ldy};
     void *memory = 0;
-    if (rows > FEW_ROWS && in_pairs(matrix)) {
+    if (rows > FEW_ROWS && in_pairs(matrix, rounds)) {
         memory = calloc(1, rounded_bytes(rows, matrix->n_in));
         if (!memory) return -1;
         p.rounded = rounded_in(memory, rows, matrix->n_in);
@@ -60,7 +60,7 @@ int neuron_product(const Matrix *matrix, const float *x, int64_t rows, float *y,
 /* Whether a prompt's rows are rounded for quantised weights: see integers.h. */
 int neuron_rounds(void) { return rounds; }
 
-/* Have them computed in float32, or rounded again where the processor can. */
+/* Have them computed in float32, or rounded again where the processor can: what begins from now on. */
 void neuron_set_exact(int exact) { rounds = HAS_PAIRS && !exact; }
 
 #define PACK(T)                                                                                              \

@@ -51,7 +51,7 @@ typedef struct {
     const Batch *b;
     float *x, *q, *k, *v, *heads, *h, *partial, *stats, *normed; /* see `carve` */
     Phase *phases;
-    int n_chunks, n_runs, has_long;
+    int n_chunks, n_runs, has_long, rounding;
     Run *runs;
     void *rounded; /* the other rows of what is multiplied */
 } Step;
@@ -96,7 +96,7 @@ static Input input_of(
     Here *here, const Matrix *const *matrices, int n_matrices, const float *x, int rows, int n_exact, float *sums
 ) {
     int n_in = matrices[0]->n_in, any = 0;
-    for (int i = 0; i < n_matrices; i++) any |= in_pairs(matrices[i]);
+    for (int i = 0; i < n_matrices; i++) any |= in_pairs(matrices[i], here->s->rounding);
     if (!any) n_exact = rows;
     Input in = {x, sums, rows, n_in, n_exact, rounded_in(here->s->rounded, rows - n_exact, n_in)};
     sum_groups(x, rows, n_in, sums);
@@ -107,8 +107,8 @@ static Input input_of(
 }
 
 /* y [rows][STRIP] = the outputs of one strip, without bias. */
-static void strip_times(const Matrix *m, int strip, const Input *in, float *y) {
-    int n = in_pairs(m) ? in->n_exact : in->rows;
+static void strip_times(const Step *s, const Matrix *m, int strip, const Input *in, float *y) {
+    int n = in_pairs(m, s->rounding) ? in->n_exact : in->rows;
     if (n) strip_times_rows(m, strip, n, in->x, in->n_in, in->sums, y);
     if (n < in->rows) strip_times_rounded(m, strip, &in->rounded, 0, in->rows - n, y + n * STRIP);
 }
@@ -126,7 +126,7 @@ static void products(
         int piece = its.piece;
         int strip = piece, i = 0;
         while (strip >= n_strips(matrices[i])) strip -= n_strips(matrices[i++]);
-        strip_times(matrices[i], strip, &in, out);
+        strip_times(here->s, matrices[i], strip, &in, out);
         put(matrices[i], strip, rows, out, y[i], add);
     }
 }
@@ -142,8 +142,8 @@ static void gate_and_up(Here *here, const Layer *layer, const float *x) {
     Input in = input_of(here, (const Matrix *[]){gate, up}, 2, x, rows, s->b->n_exact, x_sums);
     for (Pieces its = pieces(next_phase(here), n_strips(gate)); more(&its);) {
         int strip = its.piece;
-        strip_times(gate, strip, &in, g);
-        strip_times(up, strip, &in, u);
+        strip_times(s, gate, strip, &in, g);
+        strip_times(s, up, strip, &in, u);
         int at = strip * STRIP, n = gate->n_out - at < STRIP ? gate->n_out - at : STRIP;
         for (int r = 0; r < rows; r++) {
             for (int i = 0; i < n; i++) {
@@ -406,7 +406,7 @@ static void find_runs(Step *s) {
 
 /* Compute a batch; 0, or -1 without memory. */
 int neuron_step(const Model *model, const Batch *batch) {
-    Step s = {.m = model, .b = batch, .n_chunks = (batch->most_keys + CHUNK_KEYS - 1) / CHUNK_KEYS};
+    Step s = {.m = model, .b = batch, .rounding = rounds, .n_chunks = (batch->most_keys + CHUNK_KEYS - 1) / CHUNK_KEYS};
     size_t bytes = carve(&s, 0);
     char *memory = aligned_alloc(64, bytes);
     if (!memory) return -1;

@@ -26,6 +26,8 @@ INLINE vf load_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(
         _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
+INLINE vf to_floats(vi x) { return _mm512_cvtepi32_ps((__m512i)x); }
+INLINE vi to_integers(vf x) { return (vi)_mm512_cvtps_epi32(x); } /* the nearest */
 INLINE vi load_u8(const uint8_t *p) { return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 INLINE vi load_s8(const uint8_t *p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 /* Float16 numbers whose low and high bytes lie LANES apart. */
@@ -71,6 +73,8 @@ INLINE vf load_bf16(const uint16_t *p) {
     return _mm256_castsi256_ps(
         _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
+INLINE vf to_floats(vi x) { return _mm256_cvtepi32_ps((__m256i)x); }
+INLINE vi to_integers(vf x) { return (vi)_mm256_cvtps_epi32(x); }
 INLINE vi load_u8(const uint8_t *p) { return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
 INLINE vi load_s8(const uint8_t *p) { return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
 INLINE vf load_split_f16(const uint8_t *p) {
@@ -118,6 +122,8 @@ INLINE vf vround(vf x) { EACH(rintf(x[i])); }
 INLINE vf vpow2(vf n) { EACH(from_bits((uint32_t)((int32_t)n[i] + 127) << 23)); }
 INLINE vf load_f16(const uint16_t *p) { EACH(half(p[i])); }
 INLINE vf load_bf16(const uint16_t *p) { EACH(from_bits((uint32_t)p[i] << 16)); }
+INLINE vf to_floats(vi x) { EACH((float)x[i]); }
+INLINE vi to_integers(vf x) { return (vi){(int)rintf(x[0]), (int)rintf(x[1]), (int)rintf(x[2]), (int)rintf(x[3])}; }
 INLINE vi load_u8(const uint8_t *p) { return (vi){p[0], p[1], p[2], p[3]}; }
 INLINE vi load_s8(const uint8_t *p) { return (vi){(int8_t)p[0], (int8_t)p[1], (int8_t)p[2], (int8_t)p[3]}; }
 INLINE vf load_split_f16(const uint8_t *p) { EACH(half((uint16_t)(p[i] | p[i + LANES] << 8))); }
@@ -128,9 +134,6 @@ INLINE void load_nibbles(const uint8_t *p, int zero, vf *low, vf *high) {
     }
 }
 #endif
-
-INLINE vf to_floats(vi x) { return __builtin_convertvector(x, vf); }
-INLINE vi to_integers(vf x) { return __builtin_convertvector(vround(x), vi); }
 
 /* e to the x within two units in the last place; next to nothing below -87, and never more than e to the 88. What is no
  * number stays so: of two that are compared the second is kept then.
