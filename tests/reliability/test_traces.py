@@ -63,8 +63,11 @@ def wrong_beginning(patch: pytest.MonkeyPatch) -> None:
     """What is known of a prompt is kept for one that begins with another token."""
     right = PrefixCache.keep
 
-    def misfiled(self: PrefixCache, owner: str, ids: Sequence[int], cache: SequenceCache) -> None:
-        right(self, owner, [5 + (ids[0] - 4) % len(PREFIXES), *ids[1:]], cache)
+    def misfiled(
+        self: PrefixCache, owner: str, ids: Sequence[int], cache: SequenceCache, begin: int = 0
+    ) -> None:
+        first = [5 + (token - 4) % len(PREFIXES) for token in ids[:1]]
+        right(self, owner, [*first, *ids[1:]], cache, begin)
 
     patch.setattr(PrefixCache, "keep", misfiled)
 
