@@ -161,16 +161,7 @@ async def tokens(folder: Path, way: Way, seen: Seen, quant: str | None = None) -
 
 async def answer(engine: Engine, ids: list[int], sampling: Sampling, n: int, seen: Seen) -> Tokens:
     """The ids of the first answer."""
-    asked = Generation(
-        model_id="tiny",
-        prompt=TokenPrompt(ids=tuple(ids)),
-        request_id="r",
-        sampling=sampling,
-        max_tokens=N_NEW,
-        ignore_eos=True,
-        n=n,
-        logprobs=0,
-    )
+    asked = replace(without_logprobs(ids, sampling), n=n, logprobs=0)
     said: list[int] = []
     async with await engine.submit(asked) as stream:
         async for event in stream:
@@ -244,13 +235,15 @@ def without_logprobs(ids: list[int], sampling: Sampling) -> Generation:
 def test_the_tokens_of_narrower_weights_are_the_same(
     model: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, quant: str
 ) -> None:
-    monkeypatch.setitem(globals(), "WHOLE", replace(WHOLE, exact_prompts=True))
-    alone = asyncio.run(tokens(model[0], WAYS["alone"], watch(monkeypatch), quant))
+    ways = {
+        name: replace(way, settings={**way.settings, "exact_prompts": True}) for name, way in WAYS.items()
+    }
+    alone = asyncio.run(tokens(model[0], ways["alone"], watch(monkeypatch), quant))
     for name in ("chunked", "uncaptured", "everything"):
         with monkeypatch.context() as patch:
             seen = watch(patch)
-            assert asyncio.run(tokens(model[0], WAYS[name], seen, quant)) == alone, name
-            assert WAYS[name].shown(seen)
+            assert asyncio.run(tokens(model[0], ways[name], seen, quant)) == alone, name
+            assert ways[name].shown(seen)
 
 
 def test_greedy_tokens_are_those_of_the_reference(model: tuple[Path, Any], alone: list[Tokens]) -> None:
